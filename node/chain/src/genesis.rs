@@ -1,0 +1,294 @@
+//! What all members agree on before the first block.
+
+use std::collections::BTreeSet;
+
+use alloy_consensus::Header;
+use alloy_genesis::GenesisAccount;
+use alloy_primitives::{Address, B256, Bytes, keccak256};
+use serde::{Deserialize, Serialize};
+
+use crate::header::seal_fork_fields;
+use crate::{ChainSpec, Member, MemberRole};
+
+/// Limits on one block, equal on every member. Gas is limited by genesis `gasLimit`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct BlockLimits {
+    /// Most transactions in a block.
+    pub max_transactions: u64,
+    /// Most bytes of transactions in a block (sum of network forms).
+    pub max_bytes: u64,
+    /// Largest transaction in bytes (network form).
+    pub max_transaction_bytes: u64,
+}
+
+impl Default for BlockLimits {
+    fn default() -> Self {
+        Self { max_transactions: 5_000, max_bytes: 4 << 20, max_transaction_bytes: 128 << 10 }
+    }
+}
+
+/// The `quorate` section of `genesis.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ConsortiumSection {
+    /// The initial members.
+    pub members: Vec<Member>,
+    /// Limits on one block.
+    #[serde(default)]
+    pub block_limits: BlockLimits,
+}
+
+/// Why a genesis file is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum GenesisError {
+    /// Not JSON, or not geth's format.
+    #[error("genesis does not parse: {reason}")]
+    Malformed {
+        /// What the parser found.
+        reason: String,
+    },
+    /// The `quorate` section is missing or wrong.
+    #[error("genesis section \"quorate\": {reason}")]
+    Section {
+        /// What is wrong.
+        reason: String,
+    },
+    /// A value is outside what is allowed.
+    #[error("genesis field {field}: {reason}")]
+    Value {
+        /// The field's path.
+        field: &'static str,
+        /// What is allowed.
+        reason: String,
+    },
+}
+
+/// A checked genesis: geth's `genesis.json` plus the `quorate` section.
+#[derive(Debug, Clone)]
+pub struct Genesis {
+    geth: alloy_genesis::Genesis,
+    consortium: ConsortiumSection,
+    spec: ChainSpec,
+}
+
+impl Genesis {
+    /// Parses and checks a genesis file.
+    ///
+    /// # Errors
+    /// [`GenesisError`] naming the field and what is allowed.
+    pub fn parse(json: &str) -> Result<Self, GenesisError> {
+        let mut value: serde_json::Value = serde_json::from_str(json).map_err(malformed)?;
+        let fields = value.as_object_mut().ok_or_else(|| GenesisError::Malformed {
+            reason: "the file must hold one JSON object".into(),
+        })?;
+        let section = fields
+            .remove("quorate")
+            .ok_or_else(|| GenesisError::Section { reason: "missing".into() })?;
+        let consortium: ConsortiumSection = serde_json::from_value(section)
+            .map_err(|e| GenesisError::Section { reason: e.to_string() })?;
+        // Fields that geth wants and that mean nothing here get geth's usual value when absent.
+        for (name, default) in [
+            ("nonce", "0x0"),
+            ("timestamp", "0x0"),
+            ("extraData", "0x"),
+            ("difficulty", "0x0"),
+            ("mixHash", "0x0000000000000000000000000000000000000000000000000000000000000000"),
+            ("coinbase", "0x0000000000000000000000000000000000000000"),
+        ] {
+            fields.entry(name).or_insert_with(|| default.into());
+        }
+        if !fields.get("config").is_some_and(|c| c.get("chainId").is_some()) {
+            return Err(GenesisError::Value { field: "config.chainId", reason: "missing".into() });
+        }
+        let geth: alloy_genesis::Genesis = serde_json::from_value(value).map_err(malformed)?;
+        Self::new(geth, consortium)
+    }
+
+    /// Checks the parts of a genesis made in memory.
+    ///
+    /// # Errors
+    /// [`GenesisError`] naming the field and what is allowed.
+    pub fn new(
+        geth: alloy_genesis::Genesis,
+        consortium: ConsortiumSection,
+    ) -> Result<Self, GenesisError> {
+        let value = |field, reason: &str| Err(GenesisError::Value { field, reason: reason.into() });
+        match geth.config.chain_id {
+            0 => return value("config.chainId", "must not be 0"),
+            // Quorum's private marker v = 37/38 is what EIP-155 gives for chain id 1.
+            1 => return value("config.chainId", "1 is Ethereum's own and is refused; choose another"),
+            _ => {}
+        }
+        if geth.gas_limit < 1_000_000 {
+            return value("gasLimit", "must be at least 1000000 (0xf4240)");
+        }
+        let limits = consortium.block_limits;
+        if limits.max_transactions == 0 {
+            return value("quorate.blockLimits.maxTransactions", "must be at least 1");
+        }
+        if !(65_536..=(16 << 20)).contains(&limits.max_bytes) {
+            return value("quorate.blockLimits.maxBytes", "must lie between 65536 and 16777216");
+        }
+        if !(1_024..=limits.max_bytes).contains(&limits.max_transaction_bytes) {
+            return value(
+                "quorate.blockLimits.maxTransactionBytes",
+                "must lie between 1024 and blockLimits.maxBytes",
+            );
+        }
+        check_members(&consortium.members)?;
+        let spec = ChainSpec::from_config(&geth.config);
+        Ok(Self { geth, consortium, spec })
+    }
+
+    /// Chain id and forks.
+    pub fn spec(&self) -> &ChainSpec {
+        &self.spec
+    }
+
+    /// The initial members.
+    pub fn members(&self) -> &[Member] {
+        &self.consortium.members
+    }
+
+    /// Limits on one block.
+    pub fn block_limits(&self) -> BlockLimits {
+        self.consortium.block_limits
+    }
+
+    /// Gas limit of every block.
+    pub fn gas_limit(&self) -> u64 {
+        self.geth.gas_limit
+    }
+
+    /// The accounts that exist from the start, in address order.
+    pub fn alloc(&self) -> impl Iterator<Item = (&Address, &GenesisAccount)> {
+        self.geth.alloc.iter()
+    }
+
+    /// The header of block 0, given the state root of [`Self::alloc`].
+    ///
+    /// `extraData` carries [`Self::consortium_digest`], so that consortia that differ in anything but
+    /// addresses of members have different genesis hashes.
+    pub fn header(&self, state_root: B256) -> Header {
+        let mut header = Header {
+            state_root,
+            gas_limit: self.geth.gas_limit,
+            timestamp: self.geth.timestamp,
+            beneficiary: self.geth.coinbase,
+            mix_hash: self.geth.mix_hash,
+            extra_data: Bytes::copy_from_slice(self.consortium_digest().as_slice()),
+            ..Header::default()
+        };
+        seal_fork_fields(&mut header, &self.spec);
+        header
+    }
+
+    /// keccak256 over what the genesis header does not commit to by itself: chain id, fork schedule, block
+    /// limits and the members' ids, keys, organisations and roles. Addresses are left out, so that an
+    /// operator can correct one before the first start.
+    pub fn consortium_digest(&self) -> B256 {
+        #[derive(Serialize)]
+        struct Committed<'a> {
+            config: &'a alloy_genesis::ChainConfig,
+            limits: BlockLimits,
+            members: Vec<(u64, String, &'a str, MemberRole)>,
+        }
+        let members = self.consortium.members.iter();
+        let committed = Committed {
+            config: &self.geth.config,
+            limits: self.consortium.block_limits,
+            members: members
+                .map(|m| (m.raft_id, m.node_id.to_string(), m.organisation.as_str(), m.role))
+                .collect(),
+        };
+        // Struct fields serialise in declaration order and maps inside are ordered: the text is canonical.
+        keccak256(serde_json::to_vec(&committed).unwrap_or_default())
+    }
+
+    /// The file's text: geth's fields and the `quorate` section.
+    pub fn to_json(&self) -> serde_json::Value {
+        let mut value = serde_json::to_value(&self.geth).unwrap_or_default();
+        if let Some(fields) = value.as_object_mut() {
+            let section = serde_json::to_value(&self.consortium).unwrap_or_default();
+            fields.insert("quorate".into(), section);
+        }
+        value
+    }
+}
+
+fn malformed(e: serde_json::Error) -> GenesisError {
+    GenesisError::Malformed { reason: e.to_string() }
+}
+
+fn check_members(members: &[Member]) -> Result<(), GenesisError> {
+    let refuse = |reason: String| Err(GenesisError::Value { field: "quorate.members", reason });
+    if !members.iter().any(|m| m.role == MemberRole::Voter) {
+        return refuse("at least one voter is needed".into());
+    }
+    let mut ids = BTreeSet::new();
+    let mut keys = BTreeSet::new();
+    for member in members {
+        if member.raft_id == 0 {
+            return refuse("raftId 0 is not allowed".into());
+        }
+        if !ids.insert(member.raft_id) {
+            return refuse(format!("raftId {} stands twice", member.raft_id));
+        }
+        if !keys.insert(member.node_id) {
+            return refuse(format!("nodeId {} stands twice", member.node_id));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "0x0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798";
+
+    fn genesis(chain_id: u64, address: &str, organisation: &str) -> String {
+        format!(
+            r#"{{"config": {{"chainId": {chain_id}}}, "gasLimit": "0x1c9c380", "alloc": {{}},
+              "quorate": {{"members": [{{"raftId": 1, "nodeId": "{KEY}", "address": "{address}",
+              "organisation": "{organisation}"}}]}}}}"#
+        )
+    }
+
+    fn hash(json: &str) -> B256 {
+        Genesis::parse(json).unwrap().header(B256::ZERO).hash_slow()
+    }
+
+    #[test]
+    fn the_genesis_hash_binds_chain_id_and_members_but_not_addresses() {
+        let base = hash(&genesis(1337, "a:1", "A"));
+        assert_eq!(base, hash(&genesis(1337, "b:2", "A")));
+        assert_ne!(base, hash(&genesis(1338, "a:1", "A")));
+        assert_ne!(base, hash(&genesis(1337, "a:1", "B")));
+    }
+
+    #[test]
+    fn a_genesis_survives_being_written_and_read() {
+        let first = Genesis::parse(&genesis(1337, "a:1", "A")).unwrap();
+        let second = Genesis::parse(&first.to_json().to_string()).unwrap();
+        assert_eq!(first.header(B256::ZERO), second.header(B256::ZERO));
+    }
+
+    #[test]
+    fn faults_name_the_field() {
+        let cases = [
+            (genesis(1, "a:1", "A"), "config.chainId"),
+            (genesis(1337, "a:1", "A").replace("0x1c9c380", "0x5208"), "gasLimit"),
+            (genesis(1337, "a:1", "A").replace("\"raftId\": 1", "\"raftId\": 0"), "quorate.members"),
+            (genesis(1337, "a:1", "A").replace(KEY, "0x00"), "node id must be 33 bytes"),
+            (genesis(1337, "a:1", "A").replace("quorate", "quorum"), "\"quorate\": missing"),
+            ("{]".to_string(), "does not parse"),
+            ("[]".to_string(), "one JSON object"),
+        ];
+        for (json, expected) in cases {
+            let error = Genesis::parse(&json).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error} should name {expected}");
+        }
+    }
+}
