@@ -1,0 +1,50 @@
+//! Ends of the engine.
+
+use alloy_primitives::B256;
+use quorate_chain::StoreError;
+use quorate_state::ReadError;
+
+/// A broken promise: the node must stop. There is no way to turn this into a refusal.
+#[derive(Debug, thiserror::Error)]
+#[must_use]
+pub enum Fatal {
+    /// This member's execution of a committed block gave another result than the block says.
+    #[error("block {height} ({hash}) diverges: {what} is {ours} here, {theirs} in the block; evidence: {evidence}")]
+    Diverged {
+        /// Height of the block.
+        height: u64,
+        /// Hash of the block.
+        hash: B256,
+        /// Which value differs.
+        what: &'static str,
+        /// What this member computed.
+        ours: String,
+        /// What the block says.
+        theirs: String,
+        /// File with the block and our results.
+        evidence: String,
+    },
+    /// The block store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The state could not be read.
+    #[error(transparent)]
+    State(#[from] ReadError),
+    /// The state could not be moved forward or made durable.
+    #[error("state: {reason}")]
+    StateWrite {
+        /// What failed.
+        reason: String,
+    },
+    /// Stored blocks do not execute to what they say: the stores of this member contradict each other.
+    #[error("re-execution of stored block {height}: {reason}")]
+    Recovery {
+        /// Height of the block.
+        height: u64,
+        /// What does not fit.
+        reason: String,
+    },
+    /// Two parts of the node disagree about where they are.
+    #[error("impossible: {0}")]
+    Impossible(String),
+}

@@ -1,0 +1,46 @@
+//! # What it is
+//! Moves the chain forward. The *minter* (leader only) builds blocks and proposes them; the *importer* (everyone)
+//! takes what ordering committed, verifies, executes, stores and announces it.
+//!
+//! # Flow
+//! ```text
+//! pool ─► Minter ─ propose ─► raft-adapter ─ committed entries ─► Importer ─► BlockStore, StateStore ─► ChainEvent
+//!            ▲                                                        │
+//!            └───────────── applied index, head ◄────────────────────┘        Flusher: durable state behind the head
+//! ```
+//!
+//! # You must
+//! 1. Run [`Importer::run`], [`Flusher::run`] and [`Minter::run`] on threads of their own, and end the process when
+//!    one of them returns a [`Fatal`].
+//! 2. Give the importer every delivery of ordering, in order, once.
+//!
+//! # It promises
+//! - Every member makes the same decision about every committed entry: import or skip, never "maybe".
+//! - A block is announced only after it is in the block store and the state has advanced.
+//! - A member whose result differs from the block's stops with [`Fatal::Diverged`] and keeps the evidence.
+//!
+//! # It does not
+//! Know the network, the wire formats of clients, or how ordering works.
+//!
+//! # Read next
+//! `importer.rs`, `verify.rs`, `minter.rs`.
+
+mod config;
+mod error;
+mod executed;
+mod flusher;
+mod importer;
+mod ledger;
+mod minter;
+mod start;
+mod verify;
+
+pub use config::{EngineConfig, MinterConfig};
+pub use error::Fatal;
+pub use executed::ExecutedBlocks;
+pub use flusher::{Flusher, FlusherHandle};
+pub use importer::{BlockSource, Importer, SnapshotManifest};
+pub use ledger::{ChainEvent, ChainHashes, Ledger};
+pub use minter::Minter;
+pub use start::catch_up_state;
+pub use verify::SkipReason;
