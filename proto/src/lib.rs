@@ -20,7 +20,13 @@
 //! `quorate/v1/ledger.proto`.
 
 /// Version 1 of the public API.
-#[allow(missing_docs, clippy::all, clippy::large_futures, reason = "generated; documented in the .proto files")]
+#[allow(
+    missing_docs,
+    clippy::all,
+    clippy::large_futures,
+    clippy::allow_attributes_without_reason,
+    reason = "generated; documented in the .proto files"
+)]
 pub mod v1 {
     tonic::include_proto!("quorate.v1");
 

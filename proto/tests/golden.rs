@@ -17,14 +17,23 @@ fn a_commitment_keeps_its_field_numbers() {
         gas_used: 21_000,
         revert_data: vec![0xbb].into(),
     };
-    assert_eq!(hex(&commitment.encode_to_vec()), "08071202aaaa1803200128 88a401 3201bb".replace(' ', ""));
+    assert_eq!(
+        hex(&commitment.encode_to_vec()),
+        "08071202aaaa1803200128 88a401 3201bb".replace(' ', "")
+    );
 }
 
 #[test]
 fn a_submission_and_its_answer_keep_their_field_numbers() {
-    let request = v1::SubmitTransactionRequest { raw: vec![1, 2].into(), wait: true };
+    let request = v1::SubmitTransactionRequest {
+        raw: vec![1, 2].into(),
+        wait: true,
+    };
     assert_eq!(hex(&request.encode_to_vec()), "0a0201021001");
-    let answer = v1::SubmitTransactionResponse { hash: vec![9].into(), commitment: None };
+    let answer = v1::SubmitTransactionResponse {
+        hash: vec![9].into(),
+        commitment: None,
+    };
     assert_eq!(hex(&answer.encode_to_vec()), "0a0109");
 }
 
@@ -56,7 +65,14 @@ fn a_block_keeps_its_field_numbers() {
 #[test]
 fn transaction_states_keep_their_numbers() {
     use v1::transaction_status::State;
-    let numbers = [State::Unknown, State::Pending, State::Committed, State::Replaced, State::Expired, State::Dropped]
-        .map(|s| s as i32);
+    let numbers = [
+        State::Unknown,
+        State::Pending,
+        State::Committed,
+        State::Replaced,
+        State::Expired,
+        State::Dropped,
+    ]
+    .map(|s| s as i32);
     assert_eq!(numbers, [0, 1, 2, 3, 4, 5]);
 }

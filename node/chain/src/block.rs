@@ -72,7 +72,10 @@ impl DraftBlock {
             ..Header::default()
         };
         seal_fork_fields(&mut header, spec);
-        Self { header, transactions }
+        Self {
+            header,
+            transactions,
+        }
     }
 
     /// The header, complete but for the seal that travels beside it.
@@ -83,8 +86,18 @@ impl DraftBlock {
     /// Signs the block as leader of `term`.
     pub fn seal(self, sealer: &Sealer, term: u64) -> SealedBlock {
         let hash = self.header.hash_slow();
-        let transactions = self.transactions.iter().map(|t| t.transaction().clone()).collect();
-        SealedBlock { seal: sealer.seal(hash), header: self.header, hash, transactions, term }
+        let transactions = self
+            .transactions
+            .iter()
+            .map(|t| t.transaction().clone())
+            .collect();
+        SealedBlock {
+            seal: sealer.seal(hash),
+            header: self.header,
+            hash,
+            transactions,
+            term,
+        }
     }
 }
 
@@ -125,7 +138,13 @@ impl SealedBlock {
     /// Block 0: no transactions, no seal.
     pub fn genesis(header: Header) -> Self {
         let hash = header.hash_slow();
-        Self { header, hash, transactions: Vec::new(), seal: Seal::from_bytes([0; 65]), term: 0 }
+        Self {
+            header,
+            hash,
+            transactions: Vec::new(),
+            seal: Seal::from_bytes([0; 65]),
+            term: 0,
+        }
     }
 
     /// The Ethereum header.
@@ -175,7 +194,11 @@ impl SealedBlock {
         Block::rlp_encode_from_parts(&self.header, &body, &mut fields);
         let mut out = Vec::with_capacity(fields.len() + 8);
         out.push(FORMAT_VERSION);
-        alloy_rlp::Header { list: true, payload_length: fields.len() }.encode(&mut out);
+        alloy_rlp::Header {
+            list: true,
+            payload_length: fields.len(),
+        }
+        .encode(&mut out);
         out.extend_from_slice(&fields);
         out.into()
     }
@@ -187,9 +210,14 @@ impl SealedBlock {
     pub fn decode(bytes: &[u8]) -> Result<Self, BlockDecodeError> {
         let (version, mut rest) = bytes.split_first().ok_or(BlockDecodeError::Empty)?;
         if *version != FORMAT_VERSION {
-            return Err(BlockDecodeError::Version { got: *version, expected: FORMAT_VERSION });
+            return Err(BlockDecodeError::Version {
+                got: *version,
+                expected: FORMAT_VERSION,
+            });
         }
-        decode_fields(&mut rest).map_err(|e| BlockDecodeError::Malformed { reason: e.to_string() })
+        decode_fields(&mut rest).map_err(|e| BlockDecodeError::Malformed {
+            reason: e.to_string(),
+        })
     }
 }
 
@@ -207,7 +235,9 @@ fn decode_fields(input: &mut &[u8]) -> alloy_rlp::Result<SealedBlock> {
         return Err(alloy_rlp::Error::UnexpectedLength);
     }
     if !block.body.ommers.is_empty() || block.body.withdrawals.is_some_and(|w| !w.is_empty()) {
-        return Err(alloy_rlp::Error::Custom("ommers and withdrawals are not allowed"));
+        return Err(alloy_rlp::Error::Custom(
+            "ommers and withdrawals are not allowed",
+        ));
     }
     let hash = block.header.hash_slow();
     Ok(SealedBlock {

@@ -24,7 +24,11 @@ pub struct BlockLimits {
 
 impl Default for BlockLimits {
     fn default() -> Self {
-        Self { max_transactions: 5_000, max_bytes: 4 << 20, max_transaction_bytes: 128 << 10 }
+        Self {
+            max_transactions: 5_000,
+            max_bytes: 4 << 20,
+            max_transaction_bytes: 128 << 10,
+        }
     }
 }
 
@@ -79,27 +83,42 @@ impl Genesis {
     /// [`GenesisError`] naming the field and what is allowed.
     pub fn parse(json: &str) -> Result<Self, GenesisError> {
         let mut value: serde_json::Value = serde_json::from_str(json).map_err(malformed)?;
-        let fields = value.as_object_mut().ok_or_else(|| GenesisError::Malformed {
-            reason: "the file must hold one JSON object".into(),
-        })?;
+        let fields = value
+            .as_object_mut()
+            .ok_or_else(|| GenesisError::Malformed {
+                reason: "the file must hold one JSON object".into(),
+            })?;
         let section = fields
             .remove("quorate")
-            .ok_or_else(|| GenesisError::Section { reason: "missing".into() })?;
-        let consortium: ConsortiumSection = serde_json::from_value(section)
-            .map_err(|e| GenesisError::Section { reason: e.to_string() })?;
+            .ok_or_else(|| GenesisError::Section {
+                reason: "missing".into(),
+            })?;
+        let consortium: ConsortiumSection =
+            serde_json::from_value(section).map_err(|e| GenesisError::Section {
+                reason: e.to_string(),
+            })?;
         // Fields that geth wants and that mean nothing here get geth's usual value when absent.
         for (name, default) in [
             ("nonce", "0x0"),
             ("timestamp", "0x0"),
             ("extraData", "0x"),
             ("difficulty", "0x0"),
-            ("mixHash", "0x0000000000000000000000000000000000000000000000000000000000000000"),
+            (
+                "mixHash",
+                "0x0000000000000000000000000000000000000000000000000000000000000000",
+            ),
             ("coinbase", "0x0000000000000000000000000000000000000000"),
         ] {
             fields.entry(name).or_insert_with(|| default.into());
         }
-        if !fields.get("config").is_some_and(|c| c.get("chainId").is_some()) {
-            return Err(GenesisError::Value { field: "config.chainId", reason: "missing".into() });
+        let chain_id = fields
+            .get("config")
+            .and_then(|config| config.get("chainId"));
+        if chain_id.is_none() {
+            return Err(GenesisError::Value {
+                field: "config.chainId",
+                reason: "missing".into(),
+            });
         }
         let geth: alloy_genesis::Genesis = serde_json::from_value(value).map_err(malformed)?;
         Self::new(geth, consortium)
@@ -113,11 +132,21 @@ impl Genesis {
         geth: alloy_genesis::Genesis,
         consortium: ConsortiumSection,
     ) -> Result<Self, GenesisError> {
-        let value = |field, reason: &str| Err(GenesisError::Value { field, reason: reason.into() });
+        let value = |field, reason: &str| {
+            Err(GenesisError::Value {
+                field,
+                reason: reason.into(),
+            })
+        };
         match geth.config.chain_id {
             0 => return value("config.chainId", "must not be 0"),
             // Quorum's private marker v = 37/38 is what EIP-155 gives for chain id 1.
-            1 => return value("config.chainId", "1 is Ethereum's own and is refused; choose another"),
+            1 => {
+                return value(
+                    "config.chainId",
+                    "1 is Ethereum's own and is refused; choose another",
+                );
+            }
             _ => {}
         }
         if geth.gas_limit < 1_000_000 {
@@ -128,7 +157,10 @@ impl Genesis {
             return value("quorate.blockLimits.maxTransactions", "must be at least 1");
         }
         if !(65_536..=(16 << 20)).contains(&limits.max_bytes) {
-            return value("quorate.blockLimits.maxBytes", "must lie between 65536 and 16777216");
+            return value(
+                "quorate.blockLimits.maxBytes",
+                "must lie between 65536 and 16777216",
+            );
         }
         if !(1_024..=limits.max_bytes).contains(&limits.max_transaction_bytes) {
             return value(
@@ -138,7 +170,11 @@ impl Genesis {
         }
         check_members(&consortium.members)?;
         let spec = ChainSpec::from_config(&geth.config);
-        Ok(Self { geth, consortium, spec })
+        Ok(Self {
+            geth,
+            consortium,
+            spec,
+        })
     }
 
     /// Chain id and forks.
@@ -199,7 +235,14 @@ impl Genesis {
             config: &self.geth.config,
             limits: self.consortium.block_limits,
             members: members
-                .map(|m| (m.raft_id, m.node_id.to_string(), m.organisation.as_str(), m.role))
+                .map(|m| {
+                    (
+                        m.raft_id,
+                        m.node_id.to_string(),
+                        m.organisation.as_str(),
+                        m.role,
+                    )
+                })
                 .collect(),
         };
         // Struct fields serialise in declaration order and maps inside are ordered: the text is canonical.
@@ -218,11 +261,18 @@ impl Genesis {
 }
 
 fn malformed(e: serde_json::Error) -> GenesisError {
-    GenesisError::Malformed { reason: e.to_string() }
+    GenesisError::Malformed {
+        reason: e.to_string(),
+    }
 }
 
 fn check_members(members: &[Member]) -> Result<(), GenesisError> {
-    let refuse = |reason: String| Err(GenesisError::Value { field: "quorate.members", reason });
+    let refuse = |reason: String| {
+        Err(GenesisError::Value {
+            field: "quorate.members",
+            reason,
+        })
+    };
     if !members.iter().any(|m| m.role == MemberRole::Voter) {
         return refuse("at least one voter is needed".into());
     }
@@ -279,10 +329,22 @@ mod tests {
     fn faults_name_the_field() {
         let cases = [
             (genesis(1, "a:1", "A"), "config.chainId"),
-            (genesis(1337, "a:1", "A").replace("0x1c9c380", "0x5208"), "gasLimit"),
-            (genesis(1337, "a:1", "A").replace("\"raftId\": 1", "\"raftId\": 0"), "quorate.members"),
-            (genesis(1337, "a:1", "A").replace(KEY, "0x00"), "node id must be 33 bytes"),
-            (genesis(1337, "a:1", "A").replace("quorate", "quorum"), "\"quorate\": missing"),
+            (
+                genesis(1337, "a:1", "A").replace("0x1c9c380", "0x5208"),
+                "gasLimit",
+            ),
+            (
+                genesis(1337, "a:1", "A").replace("\"raftId\": 1", "\"raftId\": 0"),
+                "quorate.members",
+            ),
+            (
+                genesis(1337, "a:1", "A").replace(KEY, "0x00"),
+                "node id must be 33 bytes",
+            ),
+            (
+                genesis(1337, "a:1", "A").replace("quorate", "quorum"),
+                "\"quorate\": missing",
+            ),
             ("{]".to_string(), "does not parse"),
             ("[]".to_string(), "one JSON object"),
         ];

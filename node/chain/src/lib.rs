@@ -34,7 +34,8 @@ mod store;
 mod transaction;
 
 pub use block::{
-    BlockDecodeError, BlockTemplate, DraftBlock, ExecutedRoots, ImportedBlock, SealedBlock, SharedBlock,
+    BlockDecodeError, BlockTemplate, DraftBlock, ExecutedRoots, ImportedBlock, SealedBlock,
+    SharedBlock,
 };
 pub use genesis::{BlockLimits, ConsortiumSection, Genesis, GenesisError};
 pub use member::{Member, MemberRole, NodeId, NodeIdError};
@@ -43,5 +44,6 @@ pub use seal::{Seal, Sealer};
 pub use spec::{ChainSpec, Fork};
 pub use store::{BlockStore, StoreError, TransactionLocation};
 pub use transaction::{
-    RecoveredTransaction, Transaction, TransactionError, address_of, decode_transaction, recover_signer,
+    RecoveredTransaction, Transaction, TransactionError, address_of, decode_transaction,
+    recover_signer,
 };

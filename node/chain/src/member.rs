@@ -17,7 +17,9 @@ pub struct NodeId([u8; 33]);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NodeIdError {
     /// Not 33 bytes in hexadecimal.
-    #[error("node id must be 33 bytes in hexadecimal (66 digits, 0x allowed), got {length} characters")]
+    #[error(
+        "node id must be 33 bytes in hexadecimal (66 digits, 0x allowed), got {length} characters"
+    )]
     Length {
         /// Characters given.
         length: usize,

@@ -1,6 +1,8 @@
 //! What became of a transaction.
 
-use alloy_consensus::{Eip658Value, Receipt, ReceiptEnvelope, ReceiptWithBloom, TxReceipt as _, TxType};
+use alloy_consensus::{
+    Eip658Value, Receipt, ReceiptEnvelope, ReceiptWithBloom, TxReceipt as _, TxType,
+};
 use alloy_primitives::{Address, B256, Bloom, Bytes, Log};
 use alloy_rlp::{RlpDecodable, RlpEncodable};
 
@@ -43,12 +45,16 @@ impl TransactionReceipt {
 
 /// Root of the receipts trie of a block, and the bloom filter over all its logs.
 pub fn receipts_root_and_bloom(receipts: &[TransactionReceipt]) -> (B256, Bloom) {
-    let envelopes: Vec<ReceiptEnvelope> = receipts.iter().map(TransactionReceipt::envelope).collect();
+    let envelopes: Vec<ReceiptEnvelope> =
+        receipts.iter().map(TransactionReceipt::envelope).collect();
     let mut bloom = Bloom::ZERO;
     for envelope in &envelopes {
         bloom.accrue_bloom(envelope.logs_bloom());
     }
-    (alloy_consensus::proofs::calculate_receipt_root(&envelopes), bloom)
+    (
+        alloy_consensus::proofs::calculate_receipt_root(&envelopes),
+        bloom,
+    )
 }
 
 /// The stored form (RLP list); format 1.

@@ -27,7 +27,9 @@ impl Seal {
         let (signature, id) = self.0.split_at(64);
         let id = RecoveryId::try_from(i32::from(*id.first()?)).ok()?;
         let signature = RecoverableSignature::from_compact(signature, id).ok()?;
-        let key = SECP256K1.recover_ecdsa(Message::from_digest(header_hash.0), &signature).ok()?;
+        let key = SECP256K1
+            .recover_ecdsa(Message::from_digest(header_hash.0), &signature)
+            .ok()?;
         Some(address_of(&key))
     }
 }
@@ -41,14 +43,19 @@ pub struct Sealer {
 
 impl std::fmt::Debug for Sealer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Sealer").field("node_id", &self.node_id).finish_non_exhaustive()
+        f.debug_struct("Sealer")
+            .field("node_id", &self.node_id)
+            .finish_non_exhaustive()
     }
 }
 
 impl Sealer {
     /// A sealer with this member's secret key.
     pub fn new(key: SecretKey) -> Self {
-        Self { node_id: NodeId::of(&key.public_key(SECP256K1)), key }
+        Self {
+            node_id: NodeId::of(&key.public_key(SECP256K1)),
+            key,
+        }
     }
 
     /// Whose seals these are.
@@ -58,7 +65,8 @@ impl Sealer {
 
     /// Signs a header hash.
     pub(crate) fn seal(&self, header_hash: B256) -> Seal {
-        let signature = SECP256K1.sign_ecdsa_recoverable(Message::from_digest(header_hash.0), &self.key);
+        let signature =
+            SECP256K1.sign_ecdsa_recoverable(Message::from_digest(header_hash.0), &self.key);
         let (id, compact) = signature.serialize_compact();
         let mut bytes = [0u8; 65];
         bytes[..64].copy_from_slice(&compact);

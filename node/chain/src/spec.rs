@@ -60,7 +60,11 @@ pub struct ChainSpec {
 impl ChainSpec {
     /// All of a fork's rules from genesis on.
     pub fn with_fork(chain_id: u64, fork: Fork) -> Self {
-        Self { chain_id, by_height: vec![(0, fork)], by_time: Vec::new() }
+        Self {
+            chain_id,
+            by_height: vec![(0, fork)],
+            by_time: Vec::new(),
+        }
     }
 
     /// Reads the schedule of a geth `config` section. A section that names no fork at all means
@@ -69,17 +73,26 @@ impl ChainSpec {
         let heights = [
             (config.homestead_block, Fork::Homestead),
             (config.eip150_block, Fork::Tangerine),
-            (config.eip158_block.or(config.eip155_block), Fork::SpuriousDragon),
+            (
+                config.eip158_block.or(config.eip155_block),
+                Fork::SpuriousDragon,
+            ),
             (config.byzantium_block, Fork::Byzantium),
             (config.constantinople_block, Fork::Constantinople),
-            (config.petersburg_block.or(config.constantinople_block), Fork::Petersburg),
+            (
+                config.petersburg_block.or(config.constantinople_block),
+                Fork::Petersburg,
+            ),
             (config.istanbul_block, Fork::Istanbul),
             (config.berlin_block, Fork::Berlin),
             (config.london_block, Fork::London),
             (
-                config
-                    .merge_netsplit_block
-                    .or_else(|| config.terminal_total_difficulty.filter(|d| d.is_zero()).map(|_| 0)),
+                config.merge_netsplit_block.or_else(|| {
+                    config
+                        .terminal_total_difficulty
+                        .filter(|d| d.is_zero())
+                        .map(|_| 0)
+                }),
                 Fork::Paris,
             ),
         ];
@@ -95,7 +108,11 @@ impl ChainSpec {
         if by_height.is_empty() && by_time.is_empty() {
             return Self::with_fork(config.chain_id, Fork::Prague);
         }
-        Self { chain_id: config.chain_id, by_height, by_time }
+        Self {
+            chain_id: config.chain_id,
+            by_height,
+            by_time,
+        }
     }
 
     /// The chain id of EIP-155.
@@ -106,7 +123,11 @@ impl ChainSpec {
     /// The rules for the block at `height` with `timestamp` (seconds).
     pub fn fork_at(&self, height: u64, timestamp: u64) -> Fork {
         let latest = |schedule: &[(u64, Fork)], now: u64| {
-            schedule.iter().filter(|(from, _)| *from <= now).map(|(_, fork)| *fork).max()
+            schedule
+                .iter()
+                .filter(|(from, _)| *from <= now)
+                .map(|(_, fork)| *fork)
+                .max()
         };
         latest(&self.by_time, timestamp)
             .max(latest(&self.by_height, height))

@@ -54,7 +54,9 @@ pub enum StoreError {
         reason: String,
     },
     /// The folder belongs to another chain.
-    #[error("block store holds the chain with genesis {found}, this node is configured for {expected}")]
+    #[error(
+        "block store holds the chain with genesis {found}, this node is configured for {expected}"
+    )]
     OtherGenesis {
         /// Genesis hash in the folder.
         found: B256,
@@ -106,7 +108,8 @@ impl Memory {
         self.heights.insert(block.hash(), height);
         for (position, tx) in block.block.transactions().iter().enumerate() {
             let position = u32::try_from(position).unwrap_or(u32::MAX);
-            self.transactions.insert(*tx.hash(), TransactionLocation { height, position });
+            self.transactions
+                .insert(*tx.hash(), TransactionLocation { height, position });
         }
         self.head = Arc::clone(&block);
         self.recent.push_back(block);
@@ -153,9 +156,15 @@ impl BlockStore {
     fn recover(&self) -> Result<(), StoreError> {
         let mut start = self.index.last()?;
         if let Some((height, place)) = start {
-            let known = self.segments.read(place).is_ok_and(|block| block.height() == height);
+            let known = self
+                .segments
+                .read(place)
+                .is_ok_and(|block| block.height() == height);
             if !known {
-                tracing::warn!(height, "block index does not fit the segments: making it anew");
+                tracing::warn!(
+                    height,
+                    "block index does not fit the segments: making it anew"
+                );
                 self.index.clear()?;
                 start = None;
             }
@@ -182,7 +191,10 @@ impl BlockStore {
     fn check_follows(&self, block: &ImportedBlock) -> Result<(), StoreError> {
         let head = self.memory.read().head.height();
         if block.height() != head + 1 {
-            return Err(StoreError::OutOfOrder { got: block.height(), head });
+            return Err(StoreError::OutOfOrder {
+                got: block.height(),
+                head,
+            });
         }
         Ok(())
     }

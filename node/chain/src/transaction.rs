@@ -13,8 +13,8 @@ pub type Transaction = EthereumTxEnvelope<TxEip4844>;
 
 /// Half of the secp256k1 group order: EIP-2 refuses a signature whose `s` is above it.
 const SECP256K1_HALF_ORDER: U256 = U256::from_be_slice(&[
-    0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x5d, 0x57,
-    0x6e, 0x73, 0x57, 0xa4, 0x50, 0x1d, 0xdf, 0xe9, 0x2f, 0x46, 0x68, 0x1b, 0x20, 0xa0,
+    0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+    0x5d, 0x57, 0x6e, 0x73, 0x57, 0xa4, 0x50, 0x1d, 0xdf, 0xe9, 0x2f, 0x46, 0x68, 0x1b, 0x20, 0xa0,
 ]);
 
 /// Why bytes are not a transaction with a sender.
@@ -46,8 +46,10 @@ pub enum TransactionError {
 /// [`TransactionError::Malformed`] or [`TransactionError::TrailingBytes`].
 pub fn decode_transaction(bytes: &[u8]) -> Result<Transaction, TransactionError> {
     let mut rest = bytes;
-    let transaction = Transaction::decode_2718(&mut rest)
-        .map_err(|e| TransactionError::Malformed { reason: e.to_string() })?;
+    let transaction =
+        Transaction::decode_2718(&mut rest).map_err(|e| TransactionError::Malformed {
+            reason: e.to_string(),
+        })?;
     if !rest.is_empty() {
         return Err(TransactionError::TrailingBytes { count: rest.len() });
     }
@@ -83,7 +85,13 @@ impl RecoveredTransaction {
         // The hash is computed lazily inside the envelope: do it once here, where work runs in parallel.
         let size_bytes = transaction.encode_2718_len();
         let _: &B256 = transaction.hash();
-        Self { inner: Arc::new(Inner { transaction, sender, size_bytes }) }
+        Self {
+            inner: Arc::new(Inner {
+                transaction,
+                sender,
+                size_bytes,
+            }),
+        }
     }
 
     /// The signed transaction.

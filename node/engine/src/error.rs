@@ -4,26 +4,33 @@ use alloy_primitives::B256;
 use quorate_chain::StoreError;
 use quorate_state::ReadError;
 
+/// Where and how this member's result differs from the consortium's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "block {height} ({hash}) diverges: {what} is {ours} here, {theirs} in the block; evidence: {evidence}"
+)]
+pub struct Divergence {
+    /// Height of the block.
+    pub height: u64,
+    /// Hash of the block.
+    pub hash: B256,
+    /// Which value differs.
+    pub what: &'static str,
+    /// What this member computed.
+    pub ours: String,
+    /// What the block says.
+    pub theirs: String,
+    /// File with the block and our results.
+    pub evidence: String,
+}
+
 /// A broken promise: the node must stop. There is no way to turn this into a refusal.
 #[derive(Debug, thiserror::Error)]
 #[must_use]
 pub enum Fatal {
     /// This member's execution of a committed block gave another result than the block says.
-    #[error("block {height} ({hash}) diverges: {what} is {ours} here, {theirs} in the block; evidence: {evidence}")]
-    Diverged {
-        /// Height of the block.
-        height: u64,
-        /// Hash of the block.
-        hash: B256,
-        /// Which value differs.
-        what: &'static str,
-        /// What this member computed.
-        ours: String,
-        /// What the block says.
-        theirs: String,
-        /// File with the block and our results.
-        evidence: String,
-    },
+    #[error(transparent)]
+    Diverged(Box<Divergence>),
     /// The block store failed.
     #[error(transparent)]
     Store(#[from] StoreError),

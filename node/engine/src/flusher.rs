@@ -40,8 +40,19 @@ impl Flusher {
     pub fn new(ledger: Ledger, raft: RaftHandle) -> (FlusherHandle, Self) {
         let (sender, receiver) = sync_channel(1);
         let alive = Arc::new(AtomicBool::new(true));
-        let handle = FlusherHandle { jobs: sender, alive: Arc::clone(&alive) };
-        (handle, Self { jobs: receiver, ledger, raft, alive })
+        let handle = FlusherHandle {
+            jobs: sender,
+            alive: Arc::clone(&alive),
+        };
+        (
+            handle,
+            Self {
+                jobs: receiver,
+                ledger,
+                raft,
+                alive,
+            },
+        )
     }
 
     /// Flushes until the importer has ended, then once more, so that a clean stop leaves nothing to re-execute.
@@ -62,7 +73,9 @@ impl Flusher {
     fn flush(&self, job: FlushJob) -> Result<(), Fatal> {
         // Blocks first: the state must never be ahead of the blocks that explain it.
         self.ledger.blocks().barrier()?;
-        let flushed = job.run().map_err(|e| Fatal::StateWrite { reason: e.to_string() })?;
+        let flushed = job.run().map_err(|e| Fatal::StateWrite {
+            reason: e.to_string(),
+        })?;
         let height = flushed.height;
         self.ledger.set_state_durable(height);
         if let Some(block) = self.ledger.blocks().block(height)? {
@@ -72,7 +85,8 @@ impl Flusher {
                 state_root: block.block.header().state_root,
             };
             if block.raft_index > 0 {
-                self.raft.compact(LogIndex(block.raft_index), manifest.encoded().0);
+                self.raft
+                    .compact(LogIndex(block.raft_index), manifest.encoded().0);
             }
         }
         Ok(())

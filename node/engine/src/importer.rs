@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::executed::Executed;
 use crate::flusher::FlusherHandle;
 use crate::verify::{Rules, SkipReason, first_difference};
-use crate::{EngineConfig, ExecutedBlocks, Fatal, Ledger};
+use crate::{Divergence, EngineConfig, ExecutedBlocks, Fatal, Ledger};
 
 /// So many blocks are asked for at once when this node is behind the log.
 const FETCH_BLOCKS: u32 = 256;
@@ -67,14 +67,19 @@ pub struct Importer {
 
 impl std::fmt::Debug for Importer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Importer").field("ledger", &self.ledger).finish_non_exhaustive()
+        f.debug_struct("Importer")
+            .field("ledger", &self.ledger)
+            .finish_non_exhaustive()
     }
 }
 
 impl Importer {
     /// An importer that continues at the ledger's head. `cancel` ends its wait for peers while it fetches blocks;
     /// otherwise it runs until ordering ends.
-    #[expect(clippy::too_many_arguments, reason = "one place makes it, each argument is a part of its own")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one place makes it, each argument is a part of its own"
+    )]
     pub fn new(
         config: EngineConfig,
         ledger: Ledger,
@@ -85,7 +90,16 @@ impl Importer {
         source: Box<dyn BlockSource>,
         cancel: CancellationToken,
     ) -> Self {
-        Self { config, ledger, pool, raft, executed, flusher, source, cancel }
+        Self {
+            config,
+            ledger,
+            pool,
+            raft,
+            executed,
+            flusher,
+            source,
+            cancel,
+        }
     }
 
     /// Imports deliveries until ordering has ended.
@@ -123,7 +137,10 @@ impl Importer {
             .map_err(|e| SkipReason::Undecodable(e.to_string()))
             .and_then(|block| {
                 if block.term() != entry.term.0 {
-                    return Err(SkipReason::Term { minted: block.term(), appended: entry.term.0 });
+                    return Err(SkipReason::Term {
+                        minted: block.term(),
+                        appended: entry.term.0,
+                    });
                 }
                 self.rules().check(&block, &self.ledger.head())?;
                 Ok(block)
@@ -131,7 +148,8 @@ impl Importer {
         match judged {
             Ok(block) => self.import(block, entry.index.0),
             Err(reason) => {
-                metrics::counter!("quorate_engine_skipped_total", "reason" => reason.label()).increment(1);
+                metrics::counter!("quorate_engine_skipped_total", "reason" => reason.label())
+                    .increment(1);
                 tracing::info!(index = entry.index.0, term = entry.term.0, %reason, "committed entry skipped");
                 Ok(())
             }
@@ -155,16 +173,32 @@ impl Importer {
             Some(executed) => executed,
             None => self.execute(&block)?,
         };
-        let Executed { senders, receipts, after } = executed;
-        let imported = Arc::new(ImportedBlock { block, senders, receipts, raft_index });
+        let Executed {
+            senders,
+            receipts,
+            after,
+        } = executed;
+        let imported = Arc::new(ImportedBlock {
+            block,
+            senders,
+            receipts,
+            raft_index,
+        });
         self.ledger.blocks().append(Arc::clone(&imported))?;
-        self.ledger.state().advance(after).map_err(|e| Fatal::StateWrite { reason: e.to_string() })?;
+        self.ledger
+            .state()
+            .advance(after)
+            .map_err(|e| Fatal::StateWrite {
+                reason: e.to_string(),
+            })?;
         self.pool.on_block(&imported)?;
         self.executed.forget_through(height);
         self.flusher.offer(self.ledger.state())?;
         metrics::gauge!("quorate_chain_height").set(height as f64);
-        metrics::counter!("quorate_chain_transactions_total").increment(imported.receipts.len() as u64);
-        metrics::histogram!("quorate_engine_import_seconds").record(started.elapsed().as_secs_f64());
+        metrics::counter!("quorate_chain_transactions_total")
+            .increment(imported.receipts.len() as u64);
+        metrics::histogram!("quorate_engine_import_seconds")
+            .record(started.elapsed().as_secs_f64());
         tracing::debug!(height, block = %hash, index = raft_index, transactions = imported.receipts.len(), "imported");
         self.ledger.announce(imported);
         Ok(())
@@ -178,22 +212,38 @@ impl Importer {
         let parent = self.ledger.latest_state();
         let context = Ledger::context_of(block.header());
         let hashes = self.ledger.hashes();
-        let outcome =
-            match quorate_evm::execute_block(self.ledger.spec(), context, &parent, &hashes, &recovered) {
-                Ok(outcome) => outcome,
-                Err(quorate_evm::ExecuteError::State(e)) => return Err(Fatal::State(e)),
-                Err(e) => {
-                    return Err(self.diverged(block, "execution", e.to_string(), "valid".into()));
-                }
-            };
-        let after = parent.apply(&outcome.diff).map_err(|e| Fatal::StateWrite { reason: e.to_string() })?;
-        let executed = ExecutedRoots { state_root: after.state_root(), gas_used: outcome.gas_used };
+        let outcome = match quorate_evm::execute_block(
+            self.ledger.spec(),
+            context,
+            &parent,
+            &hashes,
+            &recovered,
+        ) {
+            Ok(outcome) => outcome,
+            Err(quorate_evm::ExecuteError::State(e)) => return Err(Fatal::State(e)),
+            Err(e) => {
+                return Err(self.diverged(block, "execution", e.to_string(), "valid".into()));
+            }
+        };
+        let after = parent.apply(&outcome.diff).map_err(|e| Fatal::StateWrite {
+            reason: e.to_string(),
+        })?;
+        let executed = ExecutedRoots {
+            state_root: after.state_root(),
+            gas_used: outcome.gas_used,
+        };
         let senders: Vec<Address> = recovered.iter().map(RecoveredTransaction::sender).collect();
-        let ours = self.rules().expected_header(block, recovered, &outcome.receipts, executed);
+        let ours = self
+            .rules()
+            .expected_header(block, recovered, &outcome.receipts, executed);
         if let Some((what, ours, theirs)) = first_difference(&ours, block.header()) {
             return Err(self.diverged(block, what, ours, theirs));
         }
-        Ok(Executed { senders, receipts: outcome.receipts, after })
+        Ok(Executed {
+            senders,
+            receipts: outcome.receipts,
+            after,
+        })
     }
 
     /// Senders come from the pool where it knows the transaction; the rest is recovered on all cores.
@@ -206,16 +256,28 @@ impl Importer {
             .zip(known.par_iter())
             .with_min_len(4)
             .map(|(transaction, sender)| match sender {
-                Some(sender) => Ok(RecoveredTransaction::with_sender(transaction.clone(), *sender)),
+                Some(sender) => Ok(RecoveredTransaction::with_sender(
+                    transaction.clone(),
+                    *sender,
+                )),
                 None => RecoveredTransaction::recover(transaction.clone())
                     .map_err(|e| format!("{}: {e}", transaction.hash())),
             })
             .collect()
     }
 
-    fn diverged(&self, block: &SealedBlock, what: &'static str, ours: String, theirs: String) -> Fatal {
+    fn diverged(
+        &self,
+        block: &SealedBlock,
+        what: &'static str,
+        ours: String,
+        theirs: String,
+    ) -> Fatal {
         metrics::counter!("quorate_engine_diverged_total").increment(1);
-        let path = self.config.evidence_dir.join(format!("divergence-{}.json", block.height()));
+        let path = self
+            .config
+            .evidence_dir
+            .join(format!("divergence-{}.json", block.height()));
         let evidence = serde_json::json!({
             "height": block.height(),
             "hash": block.hash(),
@@ -231,14 +293,25 @@ impl Importer {
             Ok(()) => path.display().to_string(),
             Err(e) => format!("could not be written to {}: {e}", path.display()),
         };
-        Fatal::Diverged { height: block.height(), hash: block.hash(), what, ours, theirs, evidence }
+        Fatal::Diverged(Box::new(Divergence {
+            height: block.height(),
+            hash: block.hash(),
+            what,
+            ours,
+            theirs,
+            evidence,
+        }))
     }
 
     /// This member is behind the log: fetch blocks up to the manifest's, verify and import each. Blocks come
     /// from peers, so nothing in them is believed that seal, parent and execution do not prove.
     fn snapshot(&mut self, snapshot: &InstalledSnapshot) -> Result<bool, Fatal> {
         let manifest = SnapshotManifest::decoded(&snapshot.manifest)?;
-        tracing::info!(from = self.ledger.head().height(), to = manifest.height, "behind the log: fetching blocks");
+        tracing::info!(
+            from = self.ledger.head().height(),
+            to = manifest.height,
+            "behind the log: fetching blocks"
+        );
         let mut attempt = 0u32;
         while self.ledger.head().height() < manifest.height {
             if self.cancel.is_cancelled() {
@@ -261,7 +334,10 @@ impl Importer {
                 std::thread::sleep(FETCH_PAUSE);
             }
         }
-        let reached = self.ledger.block(manifest.height)?.map(|block| block.hash());
+        let reached = self
+            .ledger
+            .block(manifest.height)?
+            .map(|block| block.hash());
         if reached != Some(manifest.hash) {
             return Err(Fatal::Impossible(format!(
                 "block {} is {reached:?} here, the consortium's snapshot says {}",
@@ -295,10 +371,18 @@ impl Importer {
             return refused(reason.to_string());
         }
         if block.height() == manifest.height && block.hash() != manifest.hash {
-            return refused(format!("its hash is {}, the snapshot says {}", block.hash(), manifest.hash));
+            return refused(format!(
+                "its hash is {}, the snapshot says {}",
+                block.hash(),
+                manifest.hash
+            ));
         }
         // The index of an earlier block is not known here; that of its predecessor is a safe lower bound.
-        let index = if block.height() == manifest.height { snapshot_index.0 } else { head.raft_index };
+        let index = if block.height() == manifest.height {
+            snapshot_index.0
+        } else {
+            head.raft_index
+        };
         self.import(block, index)?;
         Ok(true)
     }

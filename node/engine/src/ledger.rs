@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use alloy_primitives::B256;
 use quorate_chain::{
-    BlockLimits, BlockStore, ChainSpec, Genesis, Member, SharedBlock, StoreError, TransactionLocation,
+    BlockLimits, BlockStore, ChainSpec, Genesis, Member, SharedBlock, StoreError,
+    TransactionLocation,
 };
 use quorate_evm::{BlockContext, BlockHashes};
 use quorate_state::{HistoryError, Snapshot, StateStore};
@@ -170,7 +171,10 @@ impl Ledger {
 
     /// The hashes of the chain's blocks, for the EVM.
     pub fn hashes(&self) -> ChainHashes {
-        ChainHashes { blocks: Arc::clone(&self.shared.blocks), pending: Vec::new() }
+        ChainHashes {
+            blocks: Arc::clone(&self.shared.blocks),
+            pending: Vec::new(),
+        }
     }
 
     pub(crate) fn blocks(&self) -> &Arc<BlockStore> {
@@ -215,6 +219,10 @@ impl BlockHashes for ChainHashes {
         if let Some((_, hash)) = self.pending.iter().find(|(h, _)| *h == height) {
             return Some(*hash);
         }
-        self.blocks.block(height).ok().flatten().map(|block| block.hash())
+        self.blocks
+            .block(height)
+            .ok()
+            .flatten()
+            .map(|block| block.hash())
     }
 }

@@ -36,7 +36,7 @@ mod start;
 mod verify;
 
 pub use config::{EngineConfig, MinterConfig};
-pub use error::Fatal;
+pub use error::{Divergence, Fatal};
 pub use executed::ExecutedBlocks;
 pub use flusher::{Flusher, FlusherHandle};
 pub use importer::{BlockSource, Importer, SnapshotManifest};

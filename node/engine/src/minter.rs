@@ -71,13 +71,14 @@ enum Oldest {
 impl std::fmt::Debug for Minter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let in_flight = self.leading.as_ref().map_or(0, |l| l.in_flight.len());
-        f.debug_struct("Minter").field("in_flight", &in_flight).finish_non_exhaustive()
+        f.debug_struct("Minter")
+            .field("in_flight", &in_flight)
+            .finish_non_exhaustive()
     }
 }
 
 impl Minter {
     /// A minter that seals with this member's key.
-    #[expect(clippy::too_many_arguments, reason = "one place makes it, each argument is a part of its own")]
     pub fn new(
         config: MinterConfig,
         ledger: Ledger,
@@ -87,7 +88,17 @@ impl Minter {
         sealer: Sealer,
         clock: Clock,
     ) -> Self {
-        Self { config, ledger, pool, raft, executed, sealer, clock, leading: None, last_minted: None }
+        Self {
+            config,
+            ledger,
+            pool,
+            raft,
+            executed,
+            sealer,
+            clock,
+            leading: None,
+            last_minted: None,
+        }
     }
 
     /// Mints until cancelled. For a thread of its own: execution blocks.
@@ -121,7 +132,9 @@ impl Minter {
         self.follow_role();
         self.follow_head()?;
         loop {
-            let Some(leading) = &self.leading else { return Ok(None) };
+            let Some(leading) = &self.leading else {
+                return Ok(None);
+            };
             let waiting = leading.in_flight.len();
             let check = (waiting > 0).then_some(OUTCOME_CHECK);
             if leading.broken || waiting >= self.config.pipeline_blocks || !self.pool.has_offers() {
@@ -149,15 +162,25 @@ impl Minter {
         if let Some(leading) = &self.leading
             && !(leads && leading.term == status.term)
         {
-            tracing::info!(term = leading.term.0, in_flight = leading.in_flight.len(), "stops minting");
+            tracing::info!(
+                term = leading.term.0,
+                in_flight = leading.in_flight.len(),
+                "stops minting"
+            );
             self.give_up();
         }
         // A new leader mints only when it has applied everything that came before its term.
-        let ready = status.term_start.is_some_and(|start| *self.ledger.watch_applied().borrow() >= start.0);
+        let ready = status
+            .term_start
+            .is_some_and(|start| *self.ledger.watch_applied().borrow() >= start.0);
         if self.leading.is_none() && leads && ready {
             tracing::info!(term = status.term.0, "starts minting");
-            self.leading =
-                Some(Leading { term: status.term, tip: self.head_tip(), in_flight: VecDeque::new(), broken: false });
+            self.leading = Some(Leading {
+                term: status.term,
+                tip: self.head_tip(),
+                in_flight: VecDeque::new(),
+                broken: false,
+            });
         }
     }
 
@@ -204,7 +227,9 @@ impl Minter {
     /// Builds, seals and proposes one block. False if nothing could be put into it.
     fn mint(&mut self) -> Result<bool, Fatal> {
         let started = Instant::now();
-        let Some(leading) = &self.leading else { return Ok(false) };
+        let Some(leading) = &self.leading else {
+            return Ok(false);
+        };
         let template = BlockTemplate {
             parent_hash: leading.tip.hash,
             height: leading.tip.height + 1,
@@ -217,20 +242,49 @@ impl Minter {
         if transactions.is_empty() {
             return Ok(false);
         }
-        let after = parent.apply(&outcome.diff).map_err(|e| Fatal::StateWrite { reason: e.to_string() })?;
-        let roots = ExecutedRoots { state_root: after.state_root(), gas_used: outcome.gas_used };
-        let senders: Vec<Address> = transactions.iter().map(RecoveredTransaction::sender).collect();
-        let Some(leading) = &mut self.leading else { return Ok(false) };
-        let draft = DraftBlock::new(&template, self.ledger.spec(), transactions, &outcome.receipts, roots);
+        let after = parent.apply(&outcome.diff).map_err(|e| Fatal::StateWrite {
+            reason: e.to_string(),
+        })?;
+        let roots = ExecutedRoots {
+            state_root: after.state_root(),
+            gas_used: outcome.gas_used,
+        };
+        let senders: Vec<Address> = transactions
+            .iter()
+            .map(RecoveredTransaction::sender)
+            .collect();
+        let Some(leading) = &mut self.leading else {
+            return Ok(false);
+        };
+        let draft = DraftBlock::new(
+            &template,
+            self.ledger.spec(),
+            transactions,
+            &outcome.receipts,
+            roots,
+        );
         let block = draft.seal(&self.sealer, leading.term.0);
         let (height, hash) = (block.height(), block.hash());
-        let executed =
-            Executed { senders, receipts: outcome.receipts, after: after.clone() };
+        let executed = Executed {
+            senders,
+            receipts: outcome.receipts,
+            after: after.clone(),
+        };
         self.executed.insert(height, hash, executed);
         match self.raft.propose_tracked(block.encode().0, leading.term) {
             Ok(outcome) => {
-                leading.in_flight.push_back(InFlight { height, hash, outcome: Some(outcome), index: None });
-                leading.tip = Tip { height, hash, timestamp: template.timestamp, state: after };
+                leading.in_flight.push_back(InFlight {
+                    height,
+                    hash,
+                    outcome: Some(outcome),
+                    index: None,
+                });
+                leading.tip = Tip {
+                    height,
+                    hash,
+                    timestamp: template.timestamp,
+                    state: after,
+                };
             }
             Err(refusal) => {
                 tracing::debug!(height, %refusal, "proposal refused");
@@ -259,9 +313,13 @@ impl Minter {
             parent_hash: template.parent_hash,
             parent_beacon_root: B256::ZERO,
         };
-        let pending = self.leading.iter().flat_map(|l| l.in_flight.iter().map(|b| (b.height, b.hash)));
+        let pending = self
+            .leading
+            .iter()
+            .flat_map(|l| l.in_flight.iter().map(|b| (b.height, b.hash)));
         let hashes = self.ledger.hashes().with_pending(pending.collect());
-        let mut executor = BlockExecutor::new(self.ledger.spec(), context, parent, &hashes).map_err(execute_fatal)?;
+        let mut executor = BlockExecutor::new(self.ledger.spec(), context, parent, &hashes)
+            .map_err(execute_fatal)?;
         let limits = self.ledger.block_limits();
         let count_max = usize::try_from(limits.max_transactions).unwrap_or(usize::MAX);
         let bytes_max = usize::try_from(limits.max_bytes).unwrap_or(usize::MAX);
@@ -288,13 +346,18 @@ impl Minter {
                         bytes += transaction.size_bytes();
                         chosen.push(transaction.clone());
                     }
-                    Err(ExecuteError::Invalid(InvalidTransaction::GasLimitAboveRemaining { .. })) => {
+                    Err(ExecuteError::Invalid(InvalidTransaction::GasLimitAboveRemaining {
+                        ..
+                    })) => {
                         held.insert(transaction.sender());
                         unused.push(transaction.clone());
                     }
                     Err(ExecuteError::Invalid(reason)) => {
                         tracing::debug!(tx = %transaction.hash(), %reason, "dropped by the minter");
-                        self.pool.drop_transaction(transaction, DropReason::NotExecutable(reason.to_string()));
+                        self.pool.drop_transaction(
+                            transaction,
+                            DropReason::NotExecutable(reason.to_string()),
+                        );
                         held.insert(transaction.sender());
                     }
                     Err(e) => return Err(execute_fatal(e)),
@@ -327,7 +390,11 @@ fn oldest_fate(ledger: &Ledger, oldest: &mut InFlight) -> Result<Oldest, Fatal> 
     let applied = *ledger.watch_applied().borrow();
     if ledger.head().height() >= oldest.height {
         let imported = ledger.block(oldest.height)?.map(|block| block.hash());
-        return Ok(if imported == Some(oldest.hash) { Oldest::Imported } else { Oldest::Lost });
+        return Ok(if imported == Some(oldest.hash) {
+            Oldest::Imported
+        } else {
+            Oldest::Lost
+        });
     }
     Ok(match oldest.index {
         Some(index) if applied >= index => Oldest::Lost,

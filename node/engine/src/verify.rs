@@ -4,7 +4,8 @@
 use alloy_consensus::proofs::calculate_transaction_root;
 use alloy_primitives::{Address, B256, U256};
 use quorate_chain::{
-    BlockLimits, BlockTemplate, ChainSpec, DraftBlock, ExecutedRoots, ImportedBlock, Member, SealedBlock,
+    BlockLimits, BlockTemplate, ChainSpec, DraftBlock, ExecutedRoots, ImportedBlock, Member,
+    SealedBlock,
 };
 
 /// Longest `extraData`; web3.py refuses more.
@@ -80,7 +81,11 @@ pub(crate) struct Rules<'a> {
 
 impl Rules<'_> {
     /// All checks that need no execution.
-    pub(crate) fn check(&self, block: &SealedBlock, parent: &ImportedBlock) -> Result<(), SkipReason> {
+    pub(crate) fn check(
+        &self,
+        block: &SealedBlock,
+        parent: &ImportedBlock,
+    ) -> Result<(), SkipReason> {
         let header = block.header();
         if header.parent_hash != parent.hash() || header.number != parent.height() + 1 {
             return Err(SkipReason::Parent {
@@ -90,23 +95,38 @@ impl Rules<'_> {
             });
         }
         let signer = block.seal().signer(block.hash());
-        let is_member = self.members.iter().any(|m| Some(m.node_id.address()) == signer);
+        let is_member = self
+            .members
+            .iter()
+            .any(|m| Some(m.node_id.address()) == signer);
         if signer != Some(header.beneficiary) || !is_member {
-            return Err(SkipReason::Seal { signer, coinbase: header.beneficiary });
+            return Err(SkipReason::Seal {
+                signer,
+                coinbase: header.beneficiary,
+            });
         }
         let parent_time = parent.block.header().timestamp;
         let field = |field, reason: String| Err(SkipReason::Header { field, reason });
         if header.timestamp < parent_time {
-            return field("timestamp", format!("{} is before the parent's {parent_time}", header.timestamp));
+            return field(
+                "timestamp",
+                format!("{} is before the parent's {parent_time}", header.timestamp),
+            );
         }
         if header.gas_limit != self.gas_limit {
-            return field("gasLimit", format!("{} is not genesis' {}", header.gas_limit, self.gas_limit));
+            return field(
+                "gasLimit",
+                format!("{} is not genesis' {}", header.gas_limit, self.gas_limit),
+            );
         }
         if header.difficulty != U256::ZERO {
             return field("difficulty", "must be 0".into());
         }
         if header.extra_data.len() > EXTRA_DATA_BYTES_MAX {
-            return field("extraData", format!("has more than {EXTRA_DATA_BYTES_MAX} bytes"));
+            return field(
+                "extraData",
+                format!("has more than {EXTRA_DATA_BYTES_MAX} bytes"),
+            );
         }
         self.check_transactions(block)
     }
@@ -120,15 +140,25 @@ impl Rules<'_> {
             return refuse("there are none".into());
         }
         if transactions.len() as u64 > self.limits.max_transactions {
-            return refuse(format!("{} are more than {}", transactions.len(), self.limits.max_transactions));
+            return refuse(format!(
+                "{} are more than {}",
+                transactions.len(),
+                self.limits.max_transactions
+            ));
         }
         let bytes: usize = transactions.iter().map(|tx| tx.encode_2718_len()).sum();
         if bytes as u64 > self.limits.max_bytes {
-            return refuse(format!("{bytes} bytes are more than {}", self.limits.max_bytes));
+            return refuse(format!(
+                "{bytes} bytes are more than {}",
+                self.limits.max_bytes
+            ));
         }
         let root = calculate_transaction_root(transactions);
         if root != block.header().transactions_root {
-            return refuse(format!("their root is {root}, not {}", block.header().transactions_root));
+            return refuse(format!(
+                "their root is {root}, not {}",
+                block.header().transactions_root
+            ));
         }
         Ok(())
     }
@@ -149,8 +179,9 @@ impl Rules<'_> {
             coinbase: header.beneficiary,
             gas_limit: header.gas_limit,
         };
-        let mut expected =
-            DraftBlock::new(&template, self.spec, recovered, receipts, executed).header().clone();
+        let mut expected = DraftBlock::new(&template, self.spec, recovered, receipts, executed)
+            .header()
+            .clone();
         // Free for the leader to choose, within the bounds checked above.
         expected.extra_data = header.extra_data.clone();
         expected
@@ -163,10 +194,26 @@ pub(crate) fn first_difference(
     theirs: &alloy_consensus::Header,
 ) -> Option<(&'static str, String, String)> {
     let pairs: [(&'static str, String, String); 5] = [
-        ("gasUsed", ours.gas_used.to_string(), theirs.gas_used.to_string()),
-        ("receiptsRoot", ours.receipts_root.to_string(), theirs.receipts_root.to_string()),
-        ("logsBloom", ours.logs_bloom.to_string(), theirs.logs_bloom.to_string()),
-        ("stateRoot", ours.state_root.to_string(), theirs.state_root.to_string()),
+        (
+            "gasUsed",
+            ours.gas_used.to_string(),
+            theirs.gas_used.to_string(),
+        ),
+        (
+            "receiptsRoot",
+            ours.receipts_root.to_string(),
+            theirs.receipts_root.to_string(),
+        ),
+        (
+            "logsBloom",
+            ours.logs_bloom.to_string(),
+            theirs.logs_bloom.to_string(),
+        ),
+        (
+            "stateRoot",
+            ours.state_root.to_string(),
+            theirs.state_root.to_string(),
+        ),
         ("header", format!("{ours:?}"), format!("{theirs:?}")),
     ];
     pairs.into_iter().find(|(_, ours, theirs)| ours != theirs)

@@ -1,7 +1,9 @@
 //! The checks that need no other transaction: from bytes to a transaction that this chain allows.
 
 use alloy_consensus::Transaction as _;
-use quorate_chain::{BlockLimits, ChainSpec, RecoveredTransaction, Transaction, decode_transaction};
+use quorate_chain::{
+    BlockLimits, ChainSpec, RecoveredTransaction, Transaction, decode_transaction,
+};
 
 use crate::{AdmitError, PoolConfig};
 
@@ -18,7 +20,10 @@ impl Rules {
     pub(crate) fn decode(&self, raw: &[u8]) -> Result<Transaction, AdmitError> {
         let max = usize::try_from(self.limits.max_transaction_bytes).unwrap_or(usize::MAX);
         if raw.len() > max {
-            return Err(AdmitError::TooLarge { got: raw.len(), max });
+            return Err(AdmitError::TooLarge {
+                got: raw.len(),
+                max,
+            });
         }
         Ok(decode_transaction(raw)?)
     }
@@ -34,17 +39,179 @@ impl Rules {
         let expected = self.spec.chain_id();
         // A transaction without chain id (before EIP-155) could be replayed from any other chain.
         if transaction.chain_id() != Some(expected) {
-            return Err(AdmitError::WrongChainId { got: transaction.chain_id(), expected });
+            return Err(AdmitError::WrongChainId {
+                got: transaction.chain_id(),
+                expected,
+            });
         }
         if transaction.gas_limit() > self.gas_limit {
-            return Err(AdmitError::GasLimitTooHigh { got: transaction.gas_limit(), max: self.gas_limit });
+            return Err(AdmitError::GasLimitTooHigh {
+                got: transaction.gas_limit(),
+                max: self.gas_limit,
+            });
         }
         let price = transaction.max_fee_per_gas();
         if price < config.min_gas_price {
-            return Err(AdmitError::GasPriceTooLow { got: price, min: config.min_gas_price });
+            return Err(AdmitError::GasPriceTooLow {
+                got: price,
+                min: config.min_gas_price,
+            });
         }
         let fork = self.spec.fork_at(height, timestamp);
         quorate_evm::validate_static(fork, &transaction).map_err(AdmitError::Rules)?;
         Ok(RecoveredTransaction::recover(transaction)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloy_consensus::{SignableTransaction as _, TxEip1559, TxLegacy};
+    use alloy_eips::eip2718::Encodable2718 as _;
+    use alloy_primitives::{Address, Signature, TxKind, U256};
+    use quorate_chain::{Fork, TransactionError};
+    use secp256k1::{Message, SECP256K1, SecretKey};
+
+    use super::*;
+
+    const CHAIN: u64 = 1337;
+
+    fn rules() -> Rules {
+        Rules {
+            spec: ChainSpec::with_fork(CHAIN, Fork::Prague),
+            limits: BlockLimits {
+                max_transaction_bytes: 2_000,
+                ..BlockLimits::default()
+            },
+            gas_limit: 10_000_000,
+        }
+    }
+
+    fn legacy(change: impl FnOnce(&mut TxLegacy)) -> TxLegacy {
+        let mut tx = TxLegacy {
+            chain_id: Some(CHAIN),
+            gas_limit: 21_000,
+            to: TxKind::Call(Address::repeat_byte(1)),
+            ..TxLegacy::default()
+        };
+        change(&mut tx);
+        tx
+    }
+
+    fn sign(tx: &TxLegacy) -> Signature {
+        let key = SecretKey::from_byte_array([3; 32]).unwrap();
+        let digest = Message::from_digest(tx.signature_hash().0);
+        let (id, compact) = SECP256K1
+            .sign_ecdsa_recoverable(digest, &key)
+            .serialize_compact();
+        Signature::from_bytes_and_parity(&compact, i32::from(id) == 1)
+    }
+
+    fn check(tx: TxLegacy) -> Result<RecoveredTransaction, AdmitError> {
+        let signature = sign(&tx);
+        let raw = Transaction::from(tx.into_signed(signature)).encoded_2718();
+        rules()
+            .decode(&raw)
+            .and_then(|tx| rules().check(tx, &PoolConfig::default(), 1, 0))
+    }
+
+    #[test]
+    fn a_signed_transaction_of_this_chain_gets_its_sender() {
+        let key = SecretKey::from_byte_array([3; 32]).unwrap();
+        let sender = quorate_chain::address_of(&key.public_key(SECP256K1));
+        assert_eq!(check(legacy(|_| {})).unwrap().sender(), sender);
+    }
+
+    #[test]
+    fn another_chain_or_none_is_refused() {
+        let other = check(legacy(|tx| tx.chain_id = Some(1))).unwrap_err();
+        assert_eq!(
+            other,
+            AdmitError::WrongChainId {
+                got: Some(1),
+                expected: CHAIN
+            }
+        );
+        let none = check(legacy(|tx| tx.chain_id = None)).unwrap_err();
+        assert_eq!(
+            none,
+            AdmitError::WrongChainId {
+                got: None,
+                expected: CHAIN
+            }
+        );
+    }
+
+    #[test]
+    fn gas_that_no_block_holds_or_that_does_not_pay_for_the_bytes_is_refused() {
+        let most = check(legacy(|tx| tx.gas_limit = 10_000_001)).unwrap_err();
+        assert_eq!(
+            most,
+            AdmitError::GasLimitTooHigh {
+                got: 10_000_001,
+                max: 10_000_000
+            }
+        );
+        let least = check(legacy(|tx| tx.gas_limit = 20_999)).unwrap_err();
+        assert!(matches!(least, AdmitError::Rules(_)), "{least}");
+        assert!(least.blames_peer());
+    }
+
+    #[test]
+    fn a_high_s_gives_no_second_form_of_the_same_transaction() {
+        let tx = legacy(|_| {});
+        let low = sign(&tx);
+        let order = U256::from_be_slice(&secp256k1::constants::CURVE_ORDER);
+        let high = Signature::new(low.r(), order - low.s(), !low.v());
+        let twin = Transaction::from(tx.into_signed(high));
+        let refused = rules()
+            .check(twin, &PoolConfig::default(), 1, 0)
+            .unwrap_err();
+        assert_eq!(
+            refused,
+            AdmitError::NotATransaction(TransactionError::HighS)
+        );
+    }
+
+    #[test]
+    fn size_and_superfluous_bytes_are_refused_before_anything_else() {
+        let large = check(legacy(|tx| tx.input = vec![0; 3_000].into())).unwrap_err();
+        assert!(matches!(large, AdmitError::TooLarge { max: 2_000, .. }));
+        let tx = legacy(|_| {});
+        let signature = sign(&tx);
+        let mut raw = Transaction::from(tx.into_signed(signature)).encoded_2718();
+        raw.push(0);
+        let trailing = AdmitError::NotATransaction(TransactionError::TrailingBytes { count: 1 });
+        assert_eq!(rules().decode(&raw).unwrap_err(), trailing);
+        assert!(rules().decode(&[]).is_err());
+        for length in 0..raw.len() - 1 {
+            assert!(rules().decode(&raw[..length]).is_err());
+        }
+    }
+
+    #[test]
+    fn a_price_below_this_nodes_minimum_and_a_tip_above_the_cap_are_refused() {
+        let config = PoolConfig {
+            min_gas_price: 5,
+            ..PoolConfig::default()
+        };
+        let tx = legacy(|tx| tx.gas_price = 4);
+        let signature = sign(&tx);
+        let refused = rules()
+            .check(tx.into_signed(signature).into(), &config, 1, 0)
+            .unwrap_err();
+        assert_eq!(refused, AdmitError::GasPriceTooLow { got: 4, min: 5 });
+        let tx = TxEip1559 {
+            chain_id: CHAIN,
+            gas_limit: 21_000,
+            max_fee_per_gas: 1,
+            max_priority_fee_per_gas: 2,
+            to: TxKind::Call(Address::ZERO),
+            ..TxEip1559::default()
+        };
+        let signed = tx.into_signed(Signature::new(U256::from(1), U256::from(1), false));
+        let refused = rules()
+            .check(signed.into(), &PoolConfig::default(), 1, 0)
+            .unwrap_err();
+        assert!(matches!(refused, AdmitError::Rules(_)), "{refused}");
     }
 }

@@ -77,7 +77,9 @@ pub enum AdmitError {
         cost: U256,
     },
     /// Another transaction has this nonce and the new one does not pay enough more.
-    #[error("replacement transaction underpriced: fee cap and tip must rise by {percent}% over those of {existing}")]
+    #[error(
+        "replacement transaction underpriced: fee cap and tip must rise by {percent}% over those of {existing}"
+    )]
     Underpriced {
         /// Transaction in the pool.
         existing: B256,
@@ -101,7 +103,9 @@ pub enum AdmitError {
         max: usize,
     },
     /// The pool is full.
-    #[error("pool is full: {transactions} of {transactions_max} transactions, {bytes} of {bytes_max} bytes")]
+    #[error(
+        "pool is full: {transactions} of {transactions_max} transactions, {bytes} of {bytes_max} bytes"
+    )]
     PoolFull {
         /// Transactions in the pool.
         transactions: usize,

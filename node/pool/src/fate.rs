@@ -21,7 +21,10 @@ impl std::fmt::Display for DropReason {
         match self {
             Self::NotExecutable(reason) => write!(f, "cannot be executed: {reason}"),
             Self::NonceUsed { height } => {
-                write!(f, "its nonce was used by another transaction in block {height}")
+                write!(
+                    f,
+                    "its nonce was used by another transaction in block {height}"
+                )
             }
         }
     }
@@ -51,7 +54,10 @@ pub(crate) struct Fates {
 
 impl Fates {
     pub(crate) fn new(max: usize) -> Self {
-        Self { max, ..Self::default() }
+        Self {
+            max,
+            ..Self::default()
+        }
     }
 
     pub(crate) fn record(&mut self, hash: B256, fate: Fate) {

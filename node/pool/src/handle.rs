@@ -55,7 +55,9 @@ struct Shared {
 
 impl std::fmt::Debug for PoolHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PoolHandle").field("counts", &self.counts()).finish_non_exhaustive()
+        f.debug_struct("PoolHandle")
+            .field("counts", &self.counts())
+            .finish_non_exhaustive()
     }
 }
 
@@ -73,7 +75,11 @@ impl PoolHandle {
             shared: Arc::new(Shared {
                 pool: Mutex::new(Pool::new(config.clone())),
                 config,
-                rules: Rules { spec, limits, gas_limit },
+                rules: Rules {
+                    spec,
+                    limits,
+                    gas_limit,
+                },
                 state,
                 next_block: Mutex::new((head.0 + 1, head.1)),
                 events: broadcast::Sender::new(EVENTS),
@@ -89,7 +95,9 @@ impl PoolHandle {
     pub fn submit(&self, raw: &[u8]) -> Result<B256, AdmitError> {
         let mut results = self.admit_all(std::slice::from_ref(&raw), true);
         results.pop().unwrap_or(Err(AdmitError::NotATransaction(
-            quorate_chain::TransactionError::Malformed { reason: "empty".into() },
+            quorate_chain::TransactionError::Malformed {
+                reason: "empty".into(),
+            },
         )))
     }
 
@@ -108,7 +116,9 @@ impl PoolHandle {
             if self.shared.pool.lock().get(&hash).is_some() {
                 return Err(AdmitError::Known { hash });
             }
-            self.shared.rules.check(transaction, &self.shared.config, height, timestamp)
+            self.shared
+                .rules
+                .check(transaction, &self.shared.config, height, timestamp)
         };
         let checked: Vec<Result<RecoveredTransaction, AdmitError>> = if raw.len() < PARALLEL_FROM {
             raw.iter().map(check).collect()
@@ -140,11 +150,15 @@ impl PoolHandle {
         let results: Vec<Result<B256, AdmitError>> = results.collect();
         drop(pool);
         for refusal in results.iter().filter_map(|r| r.as_ref().err()) {
-            metrics::counter!("quorate_pool_refused_total", "reason" => refusal.label()).increment(1);
+            metrics::counter!("quorate_pool_refused_total", "reason" => refusal.label())
+                .increment(1);
         }
         if !admitted.is_empty() {
             metrics::counter!("quorate_pool_admitted_total").increment(admitted.len() as u64);
-            let event = PoolEvent::Admitted { transactions: Arc::new(admitted), local };
+            let event = PoolEvent::Admitted {
+                transactions: Arc::new(admitted),
+                local,
+            };
             // No subscriber is a normal state, not an error.
             drop(self.shared.events.send(event));
         }
@@ -176,7 +190,9 @@ impl PoolHandle {
     /// Hands out up to `count` transactions in turn; see [`Pool::take_next`].
     pub fn take(&self, count: usize) -> Vec<RecoveredTransaction> {
         let mut pool = self.shared.pool.lock();
-        std::iter::from_fn(|| pool.take_next()).take(count).collect()
+        std::iter::from_fn(|| pool.take_next())
+            .take(count)
+            .collect()
     }
 
     /// Takes back what was handed out and not used, in the order in which it was handed out.
@@ -190,7 +206,10 @@ impl PoolHandle {
     /// Gives up a transaction that cannot be executed.
     pub fn drop_transaction(&self, transaction: &RecoveredTransaction, reason: DropReason) {
         metrics::counter!("quorate_pool_dropped_total").increment(1);
-        self.shared.pool.lock().drop_transaction(transaction, reason);
+        self.shared
+            .pool
+            .lock()
+            .drop_transaction(transaction, reason);
     }
 
     /// Blocks that this node minted will not commit: everything in flight is offered again.
@@ -240,7 +259,10 @@ impl PoolHandle {
     /// The sender of a pooled transaction, so that import need not recover it again.
     pub fn senders_of(&self, hashes: &[B256]) -> Vec<Option<Address>> {
         let pool = self.shared.pool.lock();
-        hashes.iter().map(|hash| pool.get(hash).map(|p| p.transaction.sender())).collect()
+        hashes
+            .iter()
+            .map(|hash| pool.get(hash).map(|p| p.transaction.sender()))
+            .collect()
     }
 
     /// What a pooled transaction waits for, in words.
@@ -266,18 +288,26 @@ impl PoolHandle {
     /// Up to `max` transactions by sender and nonce; the flag tells whether one could be minted now.
     pub fn content(&self, max: usize) -> Vec<(PooledTransaction, bool)> {
         let pool = self.shared.pool.lock();
-        pool.content().take(max).map(|(_, _, pooled, ready)| (pooled.clone(), ready)).collect()
+        pool.content()
+            .take(max)
+            .map(|(_, _, pooled, ready)| (pooled.clone(), ready))
+            .collect()
     }
 
     /// The transactions that clients of this node or peers sent and that are not committed, up to `max`:
     /// what a new leader should get once more.
     pub fn uncommitted(&self, max: usize) -> Vec<RecoveredTransaction> {
         let pool = self.shared.pool.lock();
-        pool.content().take(max).map(|(_, _, pooled, _)| pooled.transaction.clone()).collect()
+        pool.content()
+            .take(max)
+            .map(|(_, _, pooled, _)| pooled.transaction.clone())
+            .collect()
     }
 }
 
 fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

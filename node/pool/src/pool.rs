@@ -101,17 +101,30 @@ impl Pool {
         let queue = self.senders.entry(sender).or_default();
         let offered_before = queue.offerable().is_some();
         let stale = queue.advance(account.nonce);
-        queue.by_nonce.insert(nonce, PooledTransaction { transaction, arrived_ms: now_ms });
+        queue.by_nonce.insert(
+            nonce,
+            PooledTransaction {
+                transaction,
+                arrived_ms: now_ms,
+            },
+        );
         let offers = queue.offerable().is_some();
         self.line_up(sender, Side::Back);
         self.forget_used(stale, None);
         Ok(offers && !offered_before)
     }
 
-    fn check_account(&self, tx: &RecoveredTransaction, account: &Account) -> Result<(), AdmitError> {
+    fn check_account(
+        &self,
+        tx: &RecoveredTransaction,
+        account: &Account,
+    ) -> Result<(), AdmitError> {
         let nonce = tx.nonce();
         if nonce < account.nonce {
-            return Err(AdmitError::NonceTooLow { got: nonce, next: account.nonce });
+            return Err(AdmitError::NonceTooLow {
+                got: nonce,
+                next: account.nonce,
+            });
         }
         let max = account.nonce.saturating_add(self.config.nonce_window);
         if nonce > max {
@@ -119,7 +132,10 @@ impl Pool {
         }
         let cost = cost_max(tx);
         if cost > account.balance {
-            return Err(AdmitError::InsufficientFunds { balance: account.balance, cost });
+            return Err(AdmitError::InsufficientFunds {
+                balance: account.balance,
+                cost,
+            });
         }
         Ok(())
     }
@@ -131,7 +147,10 @@ impl Pool {
         in_flight: bool,
     ) -> Result<(), AdmitError> {
         if in_flight {
-            return Err(AdmitError::InFlight { nonce: new.nonce(), existing: old.hash() });
+            return Err(AdmitError::InFlight {
+                nonce: new.nonce(),
+                existing: old.hash(),
+            });
         }
         let percent = self.config.replacement_percent;
         let enough = |new: u128, old: u128| {
@@ -140,17 +159,25 @@ impl Pool {
         };
         let (new, old_tx) = (new.transaction(), old.transaction());
         let tip = |tx: &quorate_chain::Transaction| {
-            tx.max_priority_fee_per_gas().unwrap_or_else(|| tx.max_fee_per_gas())
+            tx.max_priority_fee_per_gas()
+                .unwrap_or_else(|| tx.max_fee_per_gas())
         };
-        if enough(new.max_fee_per_gas(), old_tx.max_fee_per_gas()) && enough(tip(new), tip(old_tx)) {
+        if enough(new.max_fee_per_gas(), old_tx.max_fee_per_gas()) && enough(tip(new), tip(old_tx))
+        {
             return Ok(());
         }
-        Err(AdmitError::Underpriced { existing: old.hash(), percent })
+        Err(AdmitError::Underpriced {
+            existing: old.hash(),
+            percent,
+        })
     }
 
     fn check_room(&self, of_sender: usize, size: usize) -> Result<(), AdmitError> {
         if of_sender >= self.config.per_sender_max {
-            return Err(AdmitError::SenderFull { count: of_sender, max: self.config.per_sender_max });
+            return Err(AdmitError::SenderFull {
+                count: of_sender,
+                max: self.config.per_sender_max,
+            });
         }
         let full = self.by_hash.len() >= self.config.transactions_max
             || self.bytes + size > self.config.bytes_max;
@@ -180,7 +207,9 @@ impl Pool {
     /// Takes back what was handed out last and not used (the block was full): its sender is first in line.
     pub fn put_back(&mut self, transaction: &RecoveredTransaction) {
         let sender = transaction.sender();
-        let Some(queue) = self.senders.get_mut(&sender) else { return };
+        let Some(queue) = self.senders.get_mut(&sender) else {
+            return;
+        };
         if queue.is_in_flight(transaction.nonce()) {
             queue.offer_from = transaction.nonce();
         }
@@ -192,12 +221,17 @@ impl Pool {
 
     /// Makes a sender stand in line exactly if it has an offer. One that stands there keeps its place.
     fn line_up(&mut self, sender: Address, side: Side) {
-        let Some(queue) = self.senders.get_mut(&sender) else { return };
+        let Some(queue) = self.senders.get_mut(&sender) else {
+            return;
+        };
         match (queue.ticket, queue.offerable().is_some()) {
             (None, true) => {
                 let ticket = match side {
                     Side::Back => self.line.last_key_value().map_or(0, |(last, _)| last + 1),
-                    Side::Front => self.line.first_key_value().map_or(0, |(first, _)| first - 1),
+                    Side::Front => self
+                        .line
+                        .first_key_value()
+                        .map_or(0, |(first, _)| first - 1),
                 };
                 queue.ticket = Some(ticket);
                 self.line.insert(ticket, sender);
@@ -241,7 +275,9 @@ impl Pool {
     /// An imported block used these nonces: `(sender, next nonce afterwards)` for every sender in it.
     pub fn on_block(&mut self, height: u64, next_nonces: &[(Address, u64)]) {
         for (sender, next) in next_nonces {
-            let Some(queue) = self.senders.get_mut(sender) else { continue };
+            let Some(queue) = self.senders.get_mut(sender) else {
+                continue;
+            };
             let used = queue.advance(*next);
             self.line_up(*sender, Side::Back);
             self.forget_used(used, Some(height));
@@ -257,16 +293,19 @@ impl Pool {
             // Whether it was this transaction or another one of the same nonce is for the reader of the
             // fate to find out: a committed transaction is looked up in the chain first.
             if let Some(height) = height {
-                self.fates.record(hash, Fate::Dropped(DropReason::NonceUsed { height }));
+                self.fates
+                    .record(hash, Fate::Dropped(DropReason::NonceUsed { height }));
             }
         }
     }
 
     fn remove_if_empty(&mut self, sender: &Address) {
-        if self.senders.get(sender).is_some_and(|q| q.by_nonce.is_empty()) {
-            if let Some(ticket) = self.senders.remove(sender).and_then(|q| q.ticket) {
-                self.line.remove(&ticket);
-            }
+        let empty = self
+            .senders
+            .get(sender)
+            .is_some_and(|queue| queue.by_nonce.is_empty());
+        if empty && let Some(ticket) = self.senders.remove(sender).and_then(|queue| queue.ticket) {
+            self.line.remove(&ticket);
         }
     }
 
@@ -320,7 +359,11 @@ impl Pool {
     /// How full the pool is.
     pub fn counts(&self) -> PoolCounts {
         let ready = self.senders.values().map(SenderQueue::ready).sum();
-        PoolCounts { ready, waiting: self.by_hash.len().saturating_sub(ready), bytes: self.bytes }
+        PoolCounts {
+            ready,
+            waiting: self.by_hash.len().saturating_sub(ready),
+            bytes: self.bytes,
+        }
     }
 
     /// Transactions in all.
@@ -342,7 +385,10 @@ impl Pool {
     pub fn content(&self) -> impl Iterator<Item = (&Address, u64, &PooledTransaction, bool)> {
         self.senders.iter().flat_map(|(sender, queue)| {
             let gap = queue.first_gap();
-            queue.by_nonce.iter().map(move |(nonce, pooled)| (sender, *nonce, pooled, *nonce < gap))
+            queue
+                .by_nonce
+                .iter()
+                .map(move |(nonce, pooled)| (sender, *nonce, pooled, *nonce < gap))
         })
     }
 }

@@ -26,7 +26,9 @@ impl SenderQueue {
         self.next = next;
         self.offer_from = self.offer_from.max(next);
         let keep = self.by_nonce.split_off(&next);
-        std::mem::replace(&mut self.by_nonce, keep).into_values().collect()
+        std::mem::replace(&mut self.by_nonce, keep)
+            .into_values()
+            .collect()
     }
 
     /// The transaction that the minter may have next.

@@ -29,14 +29,19 @@ impl Index {
     }
 
     pub(super) fn write(&self, blocks: &[(Place, SharedBlock)]) -> Result<(), KvError> {
-        let Some((_, last)) = blocks.last() else { return Ok(()) };
+        let Some((_, last)) = blocks.last() else {
+            return Ok(());
+        };
         let mut batch = Batch::new();
         for (place, block) in blocks {
             let height = block.height().to_be_bytes();
             batch.put(key(b'n', &height), pair(place.segment, place.offset));
             batch.put(key(b'h', block.hash().as_slice()), height.to_vec());
             for (position, tx) in (0u64..).zip(block.block.transactions()) {
-                batch.put(key(b't', tx.hash().as_slice()), pair(block.height(), position));
+                batch.put(
+                    key(b't', tx.hash().as_slice()),
+                    pair(block.height(), position),
+                );
             }
         }
         batch.put(LAST.to_vec(), last.height().to_be_bytes().to_vec());
@@ -44,24 +49,36 @@ impl Index {
     }
 
     pub(super) fn last(&self) -> Result<Option<(u64, Place)>, KvError> {
-        let Some(height) = self.kv.get(LAST)?.and_then(|v| number(&v)) else { return Ok(None) };
+        let Some(height) = self.kv.get(LAST)?.and_then(|v| number(&v)) else {
+            return Ok(None);
+        };
         Ok(self.place(height)?.map(|place| (height, place)))
     }
 
     pub(super) fn place(&self, height: u64) -> Result<Option<Place>, KvError> {
         let value = self.kv.get(&key(b'n', &height.to_be_bytes()))?;
-        Ok(value.and_then(|v| unpair(&v)).map(|(segment, offset)| Place { segment, offset }))
+        Ok(value
+            .and_then(|v| unpair(&v))
+            .map(|(segment, offset)| Place { segment, offset }))
     }
 
     pub(super) fn height_of(&self, hash: &B256) -> Result<Option<u64>, KvError> {
-        Ok(self.kv.get(&key(b'h', hash.as_slice()))?.and_then(|v| number(&v)))
+        Ok(self
+            .kv
+            .get(&key(b'h', hash.as_slice()))?
+            .and_then(|v| number(&v)))
     }
 
     pub(super) fn locate(&self, hash: &B256) -> Result<Option<TransactionLocation>, KvError> {
         let value = self.kv.get(&key(b't', hash.as_slice()))?;
-        Ok(value.and_then(|v| unpair(&v)).and_then(|(height, position)| {
-            Some(TransactionLocation { height, position: u32::try_from(position).ok()? })
-        }))
+        Ok(value
+            .and_then(|v| unpair(&v))
+            .and_then(|(height, position)| {
+                Some(TransactionLocation {
+                    height,
+                    position: u32::try_from(position).ok()?,
+                })
+            }))
     }
 
     /// Forgets how far the index reaches; entries are overwritten by the scan that follows.

@@ -37,8 +37,13 @@ pub(super) fn decode(bytes: &[u8]) -> Result<ImportedBlock, String> {
         return Err(format!("{} superfluous bytes", rest.len()));
     }
     let block = SealedBlock::decode(&record.block).map_err(|e| e.to_string())?;
-    let receipts = record.receipts.into_iter().map(TransactionReceipt::try_from);
-    let receipts: Vec<_> = receipts.collect::<Result<_, _>>().map_err(|e| e.to_string())?;
+    let receipts = record
+        .receipts
+        .into_iter()
+        .map(TransactionReceipt::try_from);
+    let receipts: Vec<_> = receipts
+        .collect::<Result<_, _>>()
+        .map_err(|e| e.to_string())?;
     let count = block.transactions().len();
     if record.senders.len() != count || receipts.len() != count {
         return Err(format!(
@@ -47,5 +52,10 @@ pub(super) fn decode(bytes: &[u8]) -> Result<ImportedBlock, String> {
             receipts.len()
         ));
     }
-    Ok(ImportedBlock { block, senders: record.senders, receipts, raft_index: record.raft_index })
+    Ok(ImportedBlock {
+        block,
+        senders: record.senders,
+        receipts,
+        raft_index: record.raft_index,
+    })
 }

@@ -19,7 +19,10 @@ fn spec() -> ChainSpec {
 }
 
 fn genesis() -> SealedBlock {
-    SealedBlock::genesis(Header { gas_limit: 30_000_000, ..Header::default() })
+    SealedBlock::genesis(Header {
+        gas_limit: 30_000_000,
+        ..Header::default()
+    })
 }
 
 fn transfer(nonce: u64) -> RecoveredTransaction {
@@ -32,7 +35,8 @@ fn transfer(nonce: u64) -> RecoveredTransaction {
         value: U256::from(1),
         ..TxLegacy::default()
     };
-    let signed = SECP256K1.sign_ecdsa_recoverable(Message::from_digest(tx.signature_hash().0), &key);
+    let signed =
+        SECP256K1.sign_ecdsa_recoverable(Message::from_digest(tx.signature_hash().0), &key);
     let (id, compact) = signed.serialize_compact();
     let signature = Signature::from_bytes_and_parity(&compact, i32::from(id) == 1);
     RecoveredTransaction::recover(tx.into_signed(signature).into()).unwrap()
@@ -57,9 +61,18 @@ fn child(parent: &ImportedBlock) -> SharedBlock {
         coinbase: sealer.node_id().address(),
         gas_limit: 30_000_000,
     };
-    let executed = ExecutedRoots { state_root: B256::repeat_byte(3), gas_used: 21_000 };
+    let executed = ExecutedRoots {
+        state_root: B256::repeat_byte(3),
+        gas_used: 21_000,
+    };
     let senders = vec![tx.sender()];
-    let draft = DraftBlock::new(&template, &spec(), vec![tx], std::slice::from_ref(&receipt), executed);
+    let draft = DraftBlock::new(
+        &template,
+        &spec(),
+        vec![tx],
+        std::slice::from_ref(&receipt),
+        executed,
+    );
     Arc::new(ImportedBlock {
         block: draft.seal(&sealer, 3),
         senders,
@@ -75,7 +88,12 @@ fn fill(store: &BlockStore, count: u64) {
 }
 
 fn only_segment(dir: &TempDir) -> PathBuf {
-    fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap().path()
+    fs::read_dir(dir.path())
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path()
 }
 
 fn open(dir: &TempDir, kv: &Arc<MemoryKv>) -> Result<BlockStore, StoreError> {
@@ -94,7 +112,10 @@ fn blocks_are_found_by_height_hash_and_transaction_before_and_after_a_barrier_an
             assert_eq!(block.height(), height);
             assert_eq!(store.height_of(&block.hash()).unwrap(), Some(height));
             for tx in block.block.transactions() {
-                let location = TransactionLocation { height, position: 0 };
+                let location = TransactionLocation {
+                    height,
+                    position: 0,
+                };
                 assert_eq!(store.locate(tx.hash()).unwrap(), Some(location));
             }
         }
@@ -120,7 +141,12 @@ fn a_torn_tail_is_cut_at_every_length() {
     drop(store);
     for length in (before_last..whole).step_by(37).chain([whole - 1]) {
         let bytes = fs::read(only_segment(&dir)).unwrap();
-        fs::OpenOptions::new().write(true).open(only_segment(&dir)).unwrap().set_len(length).unwrap();
+        fs::OpenOptions::new()
+            .write(true)
+            .open(only_segment(&dir))
+            .unwrap()
+            .set_len(length)
+            .unwrap();
         let store = open(&dir, &kv).unwrap();
         assert_eq!(store.head().height(), 2);
         fill(&store, 1);
@@ -136,7 +162,10 @@ fn a_flipped_bit_before_the_last_record_is_refused_as_damage() {
     let store = open(&dir, &kv).unwrap();
     fill(&store, 3);
     drop(store);
-    let mut file = fs::OpenOptions::new().write(true).open(only_segment(&dir)).unwrap();
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .open(only_segment(&dir))
+        .unwrap();
     file.seek(SeekFrom::Start(100)).unwrap();
     file.write_all(&[0xff, 0xee]).unwrap();
     assert!(matches!(open(&dir, &kv), Err(StoreError::Damaged { .. })));
@@ -149,7 +178,10 @@ fn a_folder_of_another_chain_is_refused() {
     let store = open(&dir, &kv).unwrap();
     fill(&store, 1);
     drop(store);
-    let other = SealedBlock::genesis(Header { gas_limit: 31_000_000, ..Header::default() });
+    let other = SealedBlock::genesis(Header {
+        gas_limit: 31_000_000,
+        ..Header::default()
+    });
     let result = BlockStore::open(dir.path(), kv, other);
     assert!(matches!(result, Err(StoreError::OtherGenesis { .. })));
 }
@@ -160,15 +192,26 @@ fn a_block_that_does_not_follow_the_head_is_refused() {
     let store = open(&dir, &Arc::new(MemoryKv::new())).unwrap();
     let first = child(&store.head());
     let second = child(&first);
-    assert!(matches!(store.append(second), Err(StoreError::OutOfOrder { got: 2, head: 0 })));
+    assert!(matches!(
+        store.append(second),
+        Err(StoreError::OutOfOrder { got: 2, head: 0 })
+    ));
 }
 
 #[test]
 fn a_sealed_block_names_its_signer_and_decodes_to_itself() {
-    let block = child(&ImportedBlock { block: genesis(), senders: vec![], receipts: vec![], raft_index: 0 });
+    let block = child(&ImportedBlock {
+        block: genesis(),
+        senders: vec![],
+        receipts: vec![],
+        raft_index: 0,
+    });
     let signer = block.block.seal().signer(block.hash());
     assert_eq!(signer, Some(block.block.header().beneficiary));
-    assert_eq!(SealedBlock::decode(&block.block.encode()).unwrap(), block.block);
+    assert_eq!(
+        SealedBlock::decode(&block.block.encode()).unwrap(),
+        block.block
+    );
     let encoded = block.block.encode();
     for length in 0..encoded.len() {
         assert!(SealedBlock::decode(&encoded[..length]).is_err());

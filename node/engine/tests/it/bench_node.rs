@@ -7,9 +7,12 @@ use std::time::{Duration, Instant};
 use alloy_consensus::{SignableTransaction as _, TxLegacy};
 use alloy_primitives::{Address, Signature, TxKind, U256};
 use bytes::Bytes;
-use quorate_chain::{BlockStore, Genesis, NodeId, RecoveredTransaction, SealedBlock, Sealer, address_of};
+use quorate_chain::{
+    BlockStore, Genesis, NodeId, RecoveredTransaction, SealedBlock, Sealer, address_of,
+};
 use quorate_engine::{
-    BlockSource, EngineConfig, ExecutedBlocks, Fatal, Flusher, Importer, Ledger, Minter, MinterConfig, catch_up_state,
+    BlockSource, EngineConfig, ExecutedBlocks, Fatal, Flusher, Importer, Ledger, Minter,
+    MinterConfig, catch_up_state,
 };
 use quorate_kv::{Kv, MemoryKv};
 use quorate_pool::{PoolConfig, PoolHandle};
@@ -33,7 +36,9 @@ pub fn user(n: u8) -> Address {
 
 pub fn genesis() -> Genesis {
     let node_id = NodeId::of(&node_key().public_key(SECP256K1));
-    let alloc: Vec<String> = (0..4).map(|n| format!(r#""{}": {{"balance": "0xffffffffffffffff"}}"#, user(n))).collect();
+    let alloc: Vec<String> = (0..4)
+        .map(|n| format!(r#""{}": {{"balance": "0xffffffffffffffff"}}"#, user(n)))
+        .collect();
     Genesis::parse(&format!(
         r#"{{"config": {{"chainId": 7}}, "gasLimit": "0x1c9c380", "alloc": {{{}}},
           "quorate": {{"members": [{{"raftId": 1, "nodeId": "{node_id}", "address": "127.0.0.1:1"}}],
@@ -52,7 +57,8 @@ pub fn transfer(from: u8, nonce: u64, value: u64) -> RecoveredTransaction {
         value: U256::from(value),
         ..TxLegacy::default()
     };
-    let signed = SECP256K1.sign_ecdsa_recoverable(Message::from_digest(tx.signature_hash().0), &user_key(from));
+    let signed = SECP256K1
+        .sign_ecdsa_recoverable(Message::from_digest(tx.signature_hash().0), &user_key(from));
     let (id, compact) = signed.serialize_compact();
     let signature = Signature::from_bytes_and_parity(&compact, i32::from(id) == 1);
     RecoveredTransaction::recover(tx.into_signed(signature).into()).unwrap()
@@ -81,7 +87,11 @@ pub struct Disk {
 
 impl Disk {
     pub fn new() -> Self {
-        Self { dir: TempDir::new().unwrap(), state: Arc::new(MemoryKv::new()), index: Arc::new(MemoryKv::new()) }
+        Self {
+            dir: TempDir::new().unwrap(),
+            state: Arc::new(MemoryKv::new()),
+            index: Arc::new(MemoryKv::new()),
+        }
     }
 }
 
@@ -105,9 +115,13 @@ impl Node {
     pub fn start_with(disk: &Disk, config: MinterConfig, mints: bool) -> Self {
         let genesis = genesis();
         let alloc: Vec<_> = genesis.alloc().map(|(a, g)| (*a, g.clone())).collect();
-        let block = SealedBlock::genesis(genesis.header(quorate_state::genesis_state_root(genesis.alloc())));
+        let block = SealedBlock::genesis(
+            genesis.header(quorate_state::genesis_state_root(genesis.alloc())),
+        );
         let index = Arc::clone(&disk.index) as Arc<dyn Kv>;
-        let blocks = Arc::new(BlockStore::open(&disk.dir.path().join("blocks"), index, block.clone()).unwrap());
+        let blocks = Arc::new(
+            BlockStore::open(&disk.dir.path().join("blocks"), index, block.clone()).unwrap(),
+        );
         let kv = Arc::clone(&disk.state) as Arc<dyn Kv>;
         let state = Arc::new(StateStore::open(kv, &alloc, block.hash()).unwrap());
         catch_up_state(&genesis, &blocks, &state).unwrap();
@@ -136,7 +150,9 @@ impl Node {
         let executed = ExecutedBlocks::default();
         let (flusher_handle, flusher) = Flusher::new(ledger.clone(), raft.clone());
         let importer = Importer::new(
-            EngineConfig { evidence_dir: disk.dir.path().join("evidence") },
+            EngineConfig {
+                evidence_dir: disk.dir.path().join("evidence"),
+            },
             ledger.clone(),
             pool.clone(),
             raft.clone(),
@@ -161,7 +177,10 @@ impl Node {
             importer: std::thread::spawn(move || importer.run(deliveries)),
             flusher: std::thread::spawn(move || flusher.run()),
             minter: std::thread::spawn(move || {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_time()
+                    .build()
+                    .unwrap();
                 match mints {
                     true => runtime.block_on(minter.run(minter_stop)),
                     false => Ok(()),
@@ -180,13 +199,19 @@ impl Node {
             if let Some(value) = condition(self) {
                 return value;
             }
-            assert!(started.elapsed() < Duration::from_secs(30), "waited in vain until {what}: {:?}", self.raft.status());
+            assert!(
+                started.elapsed() < Duration::from_secs(30),
+                "waited in vain until {what}: {:?}",
+                self.raft.status()
+            );
             std::thread::sleep(Duration::from_millis(2));
         }
     }
 
     pub fn wait_height(&self, height: u64) {
-        self.wait(&format!("block {height}"), |n| (n.ledger.head().height() >= height).then_some(()));
+        self.wait(&format!("block {height}"), |n| {
+            (n.ledger.head().height() >= height).then_some(())
+        });
     }
 
     /// Stops in order; gives back how the importer ended.

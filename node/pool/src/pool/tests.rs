@@ -18,7 +18,10 @@ fn tx_with(sender: u8, nonce: u64, gas_price: u128, value: u64) -> RecoveredTran
     };
     // The pool never looks at signatures: admission has checked them. Make hashes differ by sender.
     let signature = Signature::new(U256::from(u64::from(sender) + 1), U256::from(1), false);
-    RecoveredTransaction::with_sender(tx.into_signed(signature).into(), Address::repeat_byte(sender))
+    RecoveredTransaction::with_sender(
+        tx.into_signed(signature).into(),
+        Address::repeat_byte(sender),
+    )
 }
 
 fn tx(sender: u8, nonce: u64) -> RecoveredTransaction {
@@ -26,7 +29,11 @@ fn tx(sender: u8, nonce: u64) -> RecoveredTransaction {
 }
 
 fn rich(nonce: u64) -> Option<Account> {
-    Some(Account { nonce, balance: U256::from(u128::MAX), ..Account::default() })
+    Some(Account {
+        nonce,
+        balance: U256::from(u128::MAX),
+        ..Account::default()
+    })
 }
 
 fn pool() -> Pool {
@@ -34,7 +41,9 @@ fn pool() -> Pool {
 }
 
 fn order(pool: &mut Pool) -> Vec<(u8, u64)> {
-    std::iter::from_fn(|| pool.take_next()).map(|t| (t.sender().0[0], t.nonce())).collect()
+    std::iter::from_fn(|| pool.take_next())
+        .map(|t| (t.sender().0[0], t.nonce()))
+        .collect()
 }
 
 #[test]
@@ -57,7 +66,10 @@ fn a_gap_holds_later_nonces_back_and_says_so() {
     assert!(!pool.admit(late.clone(), rich(0), 0).unwrap());
     pool.admit(tx(1, 0), rich(0), 0).unwrap();
     assert_eq!(order(&mut pool), [(1, 0)]);
-    assert_eq!(pool.pending_reason(&late.hash()).unwrap(), "waits for nonce 1 of the same sender");
+    assert_eq!(
+        pool.pending_reason(&late.hash()).unwrap(),
+        "waits for nonce 1 of the same sender"
+    );
     assert_eq!(pool.pending_nonce(&late.sender()), Some(1));
     assert!(pool.admit(tx(1, 1), rich(0), 0).unwrap());
     assert_eq!(order(&mut pool), [(1, 1), (1, 2)]);
@@ -90,7 +102,10 @@ fn what_did_not_fit_into_a_block_comes_first_in_the_next() {
     let second = pool.take_next().unwrap();
     pool.put_back(&second);
     pool.put_back(&first);
-    assert_eq!(order(&mut pool), [(1, 0), (2, 0), (3, 0), (1, 1), (2, 1), (3, 1)]);
+    assert_eq!(
+        order(&mut pool),
+        [(1, 0), (2, 0), (3, 0), (1, 1), (2, 1), (3, 1)]
+    );
 }
 
 #[test]
@@ -101,22 +116,46 @@ fn refusals_say_what_and_how_much() {
         nonce_window: 5,
         ..PoolConfig::default()
     });
-    let poor = Some(Account { nonce: 0, balance: U256::from(5), ..Account::default() });
+    let poor = Some(Account {
+        nonce: 0,
+        balance: U256::from(5),
+        ..Account::default()
+    });
     pool.admit(tx(1, 3), rich(3), 0).unwrap();
     assert_eq!(
         pool.admit(tx(1, 3), rich(3), 0),
-        Err(AdmitError::Known { hash: tx(1, 3).hash() })
+        Err(AdmitError::Known {
+            hash: tx(1, 3).hash()
+        })
     );
-    assert_eq!(pool.admit(tx(1, 2), rich(3), 0), Err(AdmitError::NonceTooLow { got: 2, next: 3 }));
-    assert_eq!(pool.admit(tx(1, 9), rich(3), 0), Err(AdmitError::NonceTooHigh { got: 9, max: 8 }));
+    assert_eq!(
+        pool.admit(tx(1, 2), rich(3), 0),
+        Err(AdmitError::NonceTooLow { got: 2, next: 3 })
+    );
+    assert_eq!(
+        pool.admit(tx(1, 9), rich(3), 0),
+        Err(AdmitError::NonceTooHigh { got: 9, max: 8 })
+    );
     assert_eq!(
         pool.admit(tx_with(2, 0, 0, 6), poor, 0),
-        Err(AdmitError::InsufficientFunds { balance: U256::from(5), cost: U256::from(6) })
+        Err(AdmitError::InsufficientFunds {
+            balance: U256::from(5),
+            cost: U256::from(6)
+        })
     );
     pool.admit(tx(1, 4), rich(3), 0).unwrap();
-    assert_eq!(pool.admit(tx(1, 5), rich(3), 0), Err(AdmitError::SenderFull { count: 2, max: 2 }));
+    assert_eq!(
+        pool.admit(tx(1, 5), rich(3), 0),
+        Err(AdmitError::SenderFull { count: 2, max: 2 })
+    );
     pool.admit(tx(2, 0), rich(0), 0).unwrap();
-    assert!(matches!(pool.admit(tx(3, 0), rich(0), 0), Err(AdmitError::PoolFull { transactions: 3, .. })));
+    assert!(matches!(
+        pool.admit(tx(3, 0), rich(0), 0),
+        Err(AdmitError::PoolFull {
+            transactions: 3,
+            ..
+        })
+    ));
 }
 
 #[test]
@@ -125,10 +164,16 @@ fn a_replacement_must_pay_more_and_leaves_a_trace() {
     let old = tx_with(1, 0, 100, 1);
     pool.admit(old.clone(), rich(0), 0).unwrap();
     let cheap = tx_with(1, 0, 109, 2);
-    assert!(matches!(pool.admit(cheap, rich(0), 0), Err(AdmitError::Underpriced { percent: 10, .. })));
+    assert!(matches!(
+        pool.admit(cheap, rich(0), 0),
+        Err(AdmitError::Underpriced { percent: 10, .. })
+    ));
     let better = tx_with(1, 0, 110, 2);
     pool.admit(better.clone(), rich(0), 0).unwrap();
-    assert_eq!(pool.fate(&old.hash()), Some(&Fate::Replaced { by: better.hash() }));
+    assert_eq!(
+        pool.fate(&old.hash()),
+        Some(&Fate::Replaced { by: better.hash() })
+    );
     assert_eq!(pool.len(), 1);
     assert_eq!(pool.take_next().unwrap().hash(), better.hash());
     assert!(matches!(
@@ -139,7 +184,10 @@ fn a_replacement_must_pay_more_and_leaves_a_trace() {
 
 #[test]
 fn what_waits_too_long_expires_unless_it_is_in_flight() {
-    let config = PoolConfig { lifetime: Duration::from_secs(1), ..PoolConfig::default() };
+    let config = PoolConfig {
+        lifetime: Duration::from_secs(1),
+        ..PoolConfig::default()
+    };
     let mut pool = Pool::new(config);
     pool.admit(tx(1, 0), rich(0), 0).unwrap();
     pool.admit(tx(2, 0), rich(0), 0).unwrap();

@@ -1,0 +1,15 @@
+//! The network over real sockets on the loopback address. One file per subject; the harness is `consortium.rs`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "helpers of tests are outside test functions, where clippy does not see that they are tests"
+)]
+
+mod admission;
+mod consortium;
+mod direct;
+mod gossip;
+mod latency;
+mod raft;
+mod reconnect;

@@ -1,0 +1,179 @@
+//! `quorate node` and `quorate dev`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+
+use crate::accounts::Accounts;
+use crate::config::{Flag, Loaded};
+use crate::dev::{self, DevPlan};
+use crate::exit::{Ended, Exit};
+use crate::{logs, node};
+
+/// Where the configuration comes from, for every command that needs one.
+#[derive(Debug, Args)]
+pub struct ConfigSource {
+    /// Configuration file. Without one: defaults, environment and flags.
+    #[arg(long, value_name = "FILE", env = "QUORATE_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Data folder (node.data_dir).
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// Genesis file (node.genesis).
+    #[arg(long, value_name = "FILE")]
+    genesis: Option<String>,
+    /// File with the node's secret key (node.key_file).
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<String>,
+    /// Address and port for other members (p2p.listen).
+    #[arg(long, value_name = "ADDR:PORT")]
+    p2p_listen: Option<String>,
+    /// Address and port of JSON-RPC (rpc.listen).
+    #[arg(long, value_name = "ADDR:PORT")]
+    rpc_listen: Option<String>,
+    /// Address and port of gRPC (grpc.listen).
+    #[arg(long, value_name = "ADDR:PORT")]
+    grpc_listen: Option<String>,
+    /// Address and port of metrics and health (metrics.listen).
+    #[arg(long, value_name = "ADDR:PORT")]
+    metrics_listen: Option<String>,
+    /// How much to log: error, warn, info, debug, trace (log.level).
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
+    /// "text" or "json" (log.format).
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
+    /// Any other setting; may be repeated.
+    #[arg(long, value_name = "SECTION.NAME=VALUE")]
+    set: Vec<String>,
+}
+
+impl ConfigSource {
+    /// Reads and checks everything.
+    ///
+    /// # Errors
+    /// All faults, with the exit code for wrong configuration.
+    pub fn load(&self) -> Result<Loaded, Ended> {
+        let wrong = Ended::with(Exit::Configuration);
+        let flags = self.flags().map_err(Ended::with(Exit::Configuration))?;
+        // Variables that are not text cannot be ours.
+        let environment = std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        });
+        Loaded::load(self.config.as_deref(), environment, &flags).map_err(|e| wrong(e.into()))
+    }
+
+    fn flags(&self) -> anyhow::Result<Vec<Flag>> {
+        let named = [
+            ("node.data_dir", "--data-dir", &self.data_dir),
+            ("node.genesis", "--genesis", &self.genesis),
+            ("node.key_file", "--key-file", &self.key_file),
+            ("p2p.listen", "--p2p-listen", &self.p2p_listen),
+            ("rpc.listen", "--rpc-listen", &self.rpc_listen),
+            ("grpc.listen", "--grpc-listen", &self.grpc_listen),
+            ("metrics.listen", "--metrics-listen", &self.metrics_listen),
+            ("log.level", "--log-level", &self.log_level),
+            ("log.format", "--log-format", &self.log_format),
+        ];
+        let named = named.into_iter().filter_map(|(path, flag, value)| {
+            Some(Flag {
+                path: path.into(),
+                flag: flag.into(),
+                value: value.clone()?,
+            })
+        });
+        let mut flags: Vec<Flag> = named.collect();
+        for given in &self.set {
+            let (path, value) = given
+                .split_once('=')
+                .ok_or_else(|| anyhow::anyhow!("--set {given}: write it as SECTION.NAME=VALUE"))?;
+            flags.push(Flag {
+                path: path.trim().into(),
+                flag: format!("--set {path}"),
+                value: value.into(),
+            });
+        }
+        Ok(flags)
+    }
+}
+
+const NODE_EXAMPLES: &str = "\
+Every setting can be given in the file, as a variable (QUORATE_RPC_LISTEN=0.0.0.0:8545) or as a flag
+(--set rpc.batch_max=10); flags win over variables, variables over the file. SIGTERM and Ctrl-C stop the node in order.
+
+Examples:
+  quorate node --config my-net/node1/quorate.toml
+  quorate node --config my-net/node1/quorate.toml --rpc-listen 127.0.0.1:9000 --log-level debug";
+
+/// Arguments of `quorate node`.
+#[derive(Debug, Args)]
+#[command(after_help = NODE_EXAMPLES)]
+pub struct NodeArgs {
+    #[command(flatten)]
+    source: ConfigSource,
+}
+
+/// Runs a node to its end.
+///
+/// # Errors
+/// With the exit code for the supervisor.
+pub fn node(args: NodeArgs) -> Result<(), Ended> {
+    end_with_supervisor()?;
+    let loaded = args.source.load()?;
+    logs::start(&loaded.config)?;
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    let accounts = Accounts::of(&loaded.config).map_err(Ended::with(Exit::Configuration))?;
+    node::run(loaded.config, Arc::new(accounts))
+}
+
+/// A node that `quorate dev` started is told to stop when its supervisor ends, however that happens.
+fn end_with_supervisor() -> Result<(), Ended> {
+    if std::env::var_os(dev::SUPERVISED).is_some() {
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?;
+    }
+    Ok(())
+}
+
+const DEV_EXAMPLES: &str = "\
+Prints the endpoints and the accounts, then `ready`; Ctrl-C stops all nodes. The next start goes on with the same
+chain. Logs are in DIR/node1/node.log and so on.
+
+Examples:
+  quorate dev
+  quorate dev --nodes 3 --fresh
+  quorate dev --data-dir /tmp/other --base-port 20000";
+
+/// Arguments of `quorate dev`.
+#[derive(Debug, Args)]
+#[command(after_help = DEV_EXAMPLES)]
+pub struct DevArgs {
+    /// How many nodes.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
+    nodes: u16,
+    /// Where files and data of the consortium lie.
+    #[arg(long, value_name = "DIR", default_value = "data/dev")]
+    data_dir: PathBuf,
+    /// Remove what an earlier run left and begin anew.
+    #[arg(long)]
+    fresh: bool,
+    /// Use ports from here on, in four lanes of a hundred: JSON-RPC, members' network, gRPC, metrics. Without it: 8545, 30303,
+    /// 50051 and 9545 upwards.
+    #[arg(long, value_name = "PORT")]
+    base_port: Option<u16>,
+}
+
+/// Runs a development consortium.
+///
+/// # Errors
+/// With the exit code for the shell.
+pub fn dev(args: DevArgs) -> Result<(), Ended> {
+    dev::run(&DevPlan {
+        nodes: usize::from(args.nodes),
+        data_dir: args.data_dir,
+        fresh: args.fresh,
+        base_port: args.base_port,
+    })
+}

@@ -1,0 +1,54 @@
+//! # What it is
+//! The binary: one member of a consortium (`quorate node`), and the commands around it. It joins the rooms; it has no
+//! domain logic of its own.
+//!
+//! # Flow
+//! ```text
+//! arguments ─► cli ─► config (file < environment < flags) ─► node: open stores ─► connect handles ─► watch tasks ─► stop in order
+//!                └──► network new, init, account, key, status, rpc, health, config, bench
+//! ```
+//!
+//! # You must
+//! Give every command that runs for long a way to stop: SIGTERM and Ctrl-C end `node` and `dev` in order.
+//!
+//! # It promises
+//! - Exit codes as in `exit.rs`; errors on standard error, one line each, `error: …`.
+//! - Standard output carries results only; `--json` where scripts read them.
+//! - No secret on the command line, in logs or in error texts.
+//!
+//! # It does not
+//! Judge blocks or transactions, or know how a room works inside.
+//!
+//! # Read next
+//! `cli.rs`, `config/settings.rs`, `node.rs`.
+
+mod accounts;
+mod bench;
+mod cli;
+mod config;
+mod dev;
+mod exit;
+mod keys;
+mod logs;
+mod monitor;
+mod network;
+mod node;
+mod relay;
+mod stores;
+mod tasks;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::exit::Exit;
+
+fn main() -> ExitCode {
+    match cli::Cli::parse().run() {
+        Ok(()) => Exit::Success.into(),
+        Err(ended) => {
+            cli::output::complain(&ended.error);
+            ended.exit.into()
+        }
+    }
+}

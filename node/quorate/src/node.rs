@@ -1,0 +1,538 @@
+//! One node: opens the rooms in order, joins them, watches them, stops them in order.
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, anyhow};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use quorate_chain::{Genesis, Member, MemberRole, Sealer};
+use quorate_engine::{
+    EngineConfig, ExecutedBlocks, Fatal, Flusher, Importer, Ledger, Minter, MinterConfig,
+};
+use quorate_p2p::NetworkHandle;
+use quorate_pool::{PoolConfig, PoolHandle};
+use quorate_rpc::{AccountSigner, NodeIdentity, RpcContext};
+use quorate_state::StateRead;
+use raft_adapter::{Delivery, LogIndex, RaftHandle, RaftId};
+use secp256k1::SecretKey;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::NodeConfig;
+use crate::exit::{Ended, Exit, end_now};
+use crate::monitor::{self, Monitor};
+use crate::network::{self, PeerBlocks, RaftTransport};
+use crate::stores::{self, Stores};
+use crate::tasks::Tasks;
+
+/// A stop that takes longer than this ends the process: `kill -9` at any point is equally correct.
+const STOP_MAX: Duration = Duration::from_secs(10);
+/// Old transactions are looked for at this pace.
+const EXPIRY_PACE: Duration = Duration::from_secs(30);
+
+/// Name and version as clients see them.
+pub fn client_version() -> String {
+    format!(
+        "Quorate/v{}/{}-{}",
+        env!("CARGO_PKG_VERSION"),
+        std::env::consts::OS,
+        std::env::consts::ARCH
+    )
+}
+
+/// Runs one node until it is told to stop.
+///
+/// # Errors
+/// With the exit code for the supervisor.
+pub fn run(config: NodeConfig, signer: Arc<dyn AccountSigner>) -> Result<(), Ended> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("io")
+        .build()
+        .context("starting the runtime")?;
+    runtime.block_on(serve(config, signer))
+}
+
+/// The listeners, bound before anything is opened: a port in use should be the first thing said.
+struct Listeners {
+    rpc: Option<TcpListener>,
+    grpc: Option<TcpListener>,
+    monitor: TcpListener,
+}
+
+impl Listeners {
+    async fn bind(config: &NodeConfig) -> Result<Self, Ended> {
+        let rpc = match config.rpc.enabled {
+            true => Some(bind("rpc.listen", config.rpc.listen).await?),
+            false => None,
+        };
+        let grpc = match config.grpc.enabled {
+            true => Some(bind("grpc.listen", config.grpc.listen).await?),
+            false => None,
+        };
+        Ok(Self {
+            rpc,
+            grpc,
+            monitor: bind("metrics.listen", config.metrics.listen).await?,
+        })
+    }
+}
+
+async fn bind(name: &'static str, address: SocketAddr) -> Result<TcpListener, Ended> {
+    let bound = TcpListener::bind(address).await;
+    bound.map_err(|e| Ended {
+        exit: Exit::Network,
+        error: anyhow!("{name}: cannot listen on {address}: {e}"),
+    })
+}
+
+/// Who this node is.
+struct Identity {
+    key: SecretKey,
+    member: Member,
+}
+
+impl Identity {
+    fn load(config: &NodeConfig, genesis: &Genesis) -> Result<Self, Ended> {
+        let path = &config.node.key_file;
+        let key = crate::keys::read_node_key(path).map_err(Ended::with(Exit::Configuration))?;
+        let node_id = Sealer::new(key).node_id();
+        let member = genesis
+            .members()
+            .iter()
+            .find(|m| m.node_id == node_id)
+            .cloned();
+        let member = member.ok_or_else(|| Ended {
+            exit: Exit::Configuration,
+            error: anyhow!(
+                "node.key_file {}: node id {node_id} is not among the members of genesis",
+                path.display()
+            ),
+        })?;
+        Ok(Self { key, member })
+    }
+}
+
+async fn serve(config: NodeConfig, signer: Arc<dyn AccountSigner>) -> Result<(), Ended> {
+    let prometheus = PrometheusBuilder::new()
+        .install_recorder()
+        .context("installing the metrics recorder")?;
+    let data_dir = config.node.data_dir.clone();
+    let genesis = read_genesis(&config).map_err(Ended::with(Exit::Configuration))?;
+    let identity = Identity::load(&config, &genesis)?;
+    let _lock = lock(&data_dir).map_err(Ended::with(Exit::DataFolder))?;
+    let listeners = Listeners::bind(&config).await?;
+
+    let opening = {
+        let (config, genesis) = (config.clone(), genesis.clone());
+        tokio::task::spawn_blocking(move || stores::open(&config, &genesis))
+    };
+    let stores = opening.await.context("opening the stores")??;
+    Node::assemble(
+        config, genesis, identity, stores, listeners, prometheus, signer,
+    )?
+    .run()
+    .await
+}
+
+/// All parts of a running node.
+struct Node {
+    tasks: Tasks,
+    raft: RaftHandle,
+    /// Cancelled when the importer and the network may end: after ordering has.
+    network_stop: CancellationToken,
+    front_stop: CancellationToken,
+    threads: Vec<(&'static str, JoinHandle<()>)>,
+}
+
+impl Node {
+    fn assemble(
+        config: NodeConfig,
+        genesis: Genesis,
+        identity: Identity,
+        stores: Stores,
+        listeners: Listeners,
+        prometheus: PrometheusHandle,
+        signer: Arc<dyn AccountSigner>,
+    ) -> Result<Self, Ended> {
+        let tasks = Tasks::new();
+        let network_stop = CancellationToken::new();
+        let front_stop = CancellationToken::new();
+        let Stores { blocks, state } = stores;
+        let ledger = Ledger::new(&genesis, blocks, state);
+        let pool = open_pool(&config, &genesis, &ledger);
+        let head = ledger.head();
+        tracing::info!(height = head.height(), block = %head.hash(), raft_id = identity.member.raft_id, "chain opened");
+
+        let (network, events) = start_network(
+            &config,
+            &genesis,
+            &identity,
+            &ledger,
+            &tasks,
+            network_stop.clone(),
+        )?;
+        let opened = raft_adapter::open(
+            raft_config(&config, &genesis, &identity),
+            &config.node.data_dir.join("raft"),
+            LogIndex(head.raft_index),
+            Box::new(RaftTransport(network.clone())),
+        )
+        .map_err(|e| Ended {
+            exit: Exit::Ordering,
+            error: anyhow!("ordering: {e}"),
+        })?;
+        let raft = opened.handle.clone();
+        network::spawn_lanes(
+            &tasks,
+            events,
+            raft.clone(),
+            pool.clone(),
+            ledger.clone(),
+            network_stop.clone(),
+        );
+
+        let mut threads = Vec::new();
+        let runner = opened.runner;
+        threads.push((
+            "raft",
+            tasks.critical_thread("raft", move || {
+                runner.run().map_err(|e| (Exit::Ordering, e.to_string()))
+            })?,
+        ));
+        let parts = EngineParts {
+            config: &config,
+            identity: &identity,
+            ledger: &ledger,
+            pool: &pool,
+            raft: &raft,
+            network: &network,
+        };
+        parts.start(&tasks, opened.deliveries, &front_stop, &mut threads)?;
+
+        let node = Self {
+            tasks,
+            raft: raft.clone(),
+            network_stop,
+            front_stop,
+            threads,
+        };
+        let context = RpcContext {
+            ledger: ledger.clone(),
+            pool: pool.clone(),
+            raft: raft.clone(),
+            network: network::view(&network),
+            signer,
+            client_version: client_version(),
+            node: NodeIdentity {
+                node_id: identity.member.node_id,
+                raft_id: identity.member.raft_id,
+            },
+            config: config.rpc_config(),
+        };
+        node.start_front(
+            context,
+            listeners,
+            Monitor {
+                prometheus,
+                ledger,
+                raft,
+                network,
+            },
+            pool,
+        );
+        Ok(node)
+    }
+
+    /// Everything that faces clients, and the relay of what they send.
+    fn start_front(
+        &self,
+        context: RpcContext,
+        listeners: Listeners,
+        monitor: Monitor,
+        pool: PoolHandle,
+    ) {
+        let stop = &self.front_stop;
+        let network = monitor.network.clone();
+        if let Some(listener) = listeners.rpc {
+            let served = quorate_rpc::serve_json_rpc(context.clone(), listener, stop.clone());
+            self.tasks.critical("json-rpc", Exit::Network, served);
+        }
+        if let Some(listener) = listeners.grpc {
+            self.tasks.critical(
+                "grpc",
+                Exit::Network,
+                quorate_rpc::serve_grpc(context, listener, stop.clone()),
+            );
+        }
+        let served = monitor::serve(monitor, listeners.monitor, self.network_stop.clone());
+        self.tasks.critical("metrics", Exit::Network, served);
+        let relay = crate::relay::run(pool.clone(), self.raft.clone(), network, stop.clone());
+        self.tasks.worker("relay", relay);
+        let stop = stop.clone();
+        self.tasks.worker("pool-expiry", async move {
+            while stop
+                .run_until_cancelled(tokio::time::sleep(EXPIRY_PACE))
+                .await
+                .is_some()
+            {
+                let expired = pool.expire();
+                if expired > 0 {
+                    tracing::info!(expired, "transactions waited too long and left the pool");
+                }
+            }
+        });
+    }
+
+    /// Waits for a signal or a failure, then stops everything along the data flow.
+    async fn run(self) -> Result<(), Ended> {
+        tokio::select! {
+            () = self.tasks.stop.cancelled() => {}
+            signal = stop_signal() => {
+                tracing::info!(signal = signal?, "stopping");
+                self.tasks.stop.cancel();
+            }
+        }
+        let Self {
+            tasks,
+            raft,
+            network_stop,
+            front_stop,
+            threads,
+        } = self;
+        let names: Vec<&'static str> = threads.iter().map(|(name, _)| *name).collect();
+        let stopping = async {
+            front_stop.cancel();
+            // A leader hands over first; then ordering ends, and with it importer and flusher.
+            raft.shutdown();
+            drop(raft);
+            let joined = tokio::task::spawn_blocking(move || {
+                for (name, thread) in threads {
+                    if thread.join().is_err() {
+                        tracing::error!(thread = name, "ended by a panic");
+                    }
+                }
+            });
+            drop(joined.await);
+            network_stop.cancel();
+            tasks.join().await;
+        };
+        if tokio::time::timeout(STOP_MAX, stopping).await.is_err() {
+            tracing::error!(threads = ?names, "stopping took too long");
+            end_now(Exit::ShutdownTimeout);
+        }
+        match tasks.take_failure() {
+            Some(failure) => Err(Ended {
+                exit: failure.exit,
+                error: anyhow!("{}: {}", failure.task, failure.reason),
+            }),
+            None => {
+                tracing::info!("stopped");
+                Ok(())
+            }
+        }
+    }
+}
+
+/// What the engine's threads are made from.
+struct EngineParts<'a> {
+    config: &'a NodeConfig,
+    identity: &'a Identity,
+    ledger: &'a Ledger,
+    pool: &'a PoolHandle,
+    raft: &'a RaftHandle,
+    network: &'a NetworkHandle,
+}
+
+impl EngineParts<'_> {
+    fn start(
+        &self,
+        tasks: &Tasks,
+        deliveries: Receiver<Delivery>,
+        front_stop: &CancellationToken,
+        threads: &mut Vec<(&'static str, JoinHandle<()>)>,
+    ) -> Result<(), Ended> {
+        let executed = ExecutedBlocks::default();
+        let (flusher_handle, flusher) = Flusher::new(self.ledger.clone(), self.raft.clone());
+        let importer = Importer::new(
+            EngineConfig {
+                evidence_dir: self.config.node.data_dir.join("evidence"),
+            },
+            self.ledger.clone(),
+            self.pool.clone(),
+            self.raft.clone(),
+            executed.clone(),
+            flusher_handle,
+            Box::new(PeerBlocks {
+                network: self.network.clone(),
+                runtime: tokio::runtime::Handle::current(),
+            }),
+            tasks.stop.clone(),
+        );
+        threads.push((
+            "importer",
+            tasks.critical_thread("importer", move || importer.run(deliveries).map_err(fatal))?,
+        ));
+        threads.push((
+            "flusher",
+            tasks.critical_thread("flusher", move || flusher.run().map_err(fatal))?,
+        ));
+
+        let minter = Minter::new(
+            MinterConfig {
+                min_interval: self.config.minter.min_interval,
+                pipeline_blocks: self.config.minter.pipeline_blocks,
+                ..MinterConfig::default()
+            },
+            self.ledger.clone(),
+            self.pool.clone(),
+            self.raft.clone(),
+            executed,
+            Sealer::new(self.identity.key),
+            Box::new(unix_seconds),
+        );
+        let stop = front_stop.clone();
+        threads.push((
+            "minter",
+            tasks.critical_thread("minter", move || {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_time()
+                    .build()
+                    .map_err(|e| (Exit::Task, format!("runtime of the minter: {e}")))?;
+                runtime.block_on(minter.run(stop)).map_err(fatal)
+            })?,
+        ));
+        Ok(())
+    }
+}
+
+fn fatal(e: Fatal) -> (Exit, String) {
+    let exit = match &e {
+        Fatal::Diverged(_) => Exit::Diverged,
+        Fatal::Store(_) | Fatal::State(_) | Fatal::StateWrite { .. } | Fatal::Recovery { .. } => {
+            Exit::Storage
+        }
+        Fatal::Impossible(_) => Exit::Task,
+    };
+    (exit, e.to_string())
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
+}
+
+fn open_pool(config: &NodeConfig, genesis: &Genesis, ledger: &Ledger) -> PoolHandle {
+    let head = ledger.head();
+    let state = ledger.clone();
+    let pool = &config.pool;
+    PoolHandle::new(
+        PoolConfig {
+            transactions_max: pool.transactions_max,
+            bytes_max: pool.bytes_max,
+            per_sender_max: pool.per_sender_max,
+            nonce_window: pool.nonce_window,
+            min_gas_price: pool.min_gas_price,
+            lifetime: pool.lifetime,
+            ..PoolConfig::default()
+        },
+        genesis.spec().clone(),
+        genesis.block_limits(),
+        genesis.gas_limit(),
+        (head.height(), head.block.header().timestamp),
+        Arc::new(move || Arc::new(state.latest_state()) as Arc<dyn StateRead>),
+    )
+}
+
+fn start_network(
+    config: &NodeConfig,
+    genesis: &Genesis,
+    identity: &Identity,
+    ledger: &Ledger,
+    tasks: &Tasks,
+    stop: CancellationToken,
+) -> Result<(NetworkHandle, quorate_p2p::Events), Ended> {
+    let members = genesis.members().iter();
+    let members = members
+        .map(|m| network::member_info(m, config.p2p.addresses.get(&m.raft_id)))
+        .collect();
+    let mut p2p = quorate_p2p::Config::new(
+        identity.key.secret_bytes(),
+        config.p2p.listen,
+        members,
+        identity.member.raft_id,
+        genesis.spec().chain_id(),
+        ledger.genesis().hash().0,
+    );
+    p2p.agent_version = client_version();
+    let (handle, events, network) = quorate_p2p::start(p2p).map_err(|e| Ended {
+        exit: Exit::Network,
+        error: anyhow!("p2p.listen {}: {e}", config.p2p.listen),
+    })?;
+    tasks.critical("swarm", Exit::Network, network.run(stop));
+    Ok((handle, events))
+}
+
+fn raft_config(
+    config: &NodeConfig,
+    genesis: &Genesis,
+    identity: &Identity,
+) -> raft_adapter::Config {
+    let with_role = |role: MemberRole| {
+        let members = genesis.members().iter().filter(move |m| m.role == role);
+        members.map(|m| RaftId(m.raft_id)).collect::<Vec<_>>()
+    };
+    let mut raft = raft_adapter::Config::new(
+        RaftId(identity.member.raft_id),
+        with_role(MemberRole::Voter),
+        with_role(MemberRole::Learner),
+    );
+    raft.tick = config.raft.tick;
+    raft.election_ticks = config.raft.election_ticks;
+    raft.heartbeat_ticks = config.raft.heartbeat_ticks;
+    raft.trailing_entries = config.raft.trailing_entries;
+    // Members must not draw the same election timeouts.
+    raft.seed = rand::random();
+    raft
+}
+
+fn read_genesis(config: &NodeConfig) -> anyhow::Result<Genesis> {
+    let path = genesis_path(config);
+    let text = std::fs::read_to_string(&path).with_context(|| {
+        format!("genesis file {} cannot be read (quorate init --genesis FILE --data-dir DIR puts it there)", path.display())
+    })?;
+    Genesis::parse(&text).with_context(|| format!("genesis file {}", path.display()))
+}
+
+fn genesis_path(config: &NodeConfig) -> PathBuf {
+    config
+        .node
+        .genesis
+        .clone()
+        .unwrap_or_else(|| config.node.data_dir.join("genesis.json"))
+}
+
+/// Takes the data folder for this process alone; released by the system when the process ends.
+fn lock(dir: &Path) -> anyhow::Result<File> {
+    std::fs::create_dir_all(dir).with_context(|| format!("data folder {}", dir.display()))?;
+    let path = dir.join("lock");
+    let file = File::create(&path).with_context(|| format!("lock file {}", path.display()))?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+        .map_err(|_| anyhow!("data folder {} is in use by another process", dir.display()))?;
+    Ok(file)
+}
+
+async fn stop_signal() -> std::io::Result<&'static str> {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        r = tokio::signal::ctrl_c() => r.map(|()| "interrupt"),
+        _ = terminate.recv() => Ok("terminate"),
+    }
+}

@@ -1,0 +1,19 @@
+//! Whole-node tests: real processes, real sockets, the binary as it ships.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test may fail loudly"
+)]
+
+mod architecture;
+mod bad_input;
+mod chain;
+mod cli;
+mod clients;
+mod consortium;
+mod containers;
+mod dashboards;
+mod outside;

@@ -1,0 +1,317 @@
+//! Codes, statuses and texts of all errors as golden text: clients parse them.
+
+use alloy_primitives::{Address, U256, hex};
+use quorate_chain::Fork;
+use quorate_pool::DropReason;
+
+use super::*;
+
+fn line(error: RpcError) -> String {
+    let outward = error.outward();
+    let data = outward
+        .data
+        .map(|data| format!(" | {data}"))
+        .unwrap_or_default();
+    format!("{} {:?}: {error}{data}", outward.json, outward.grpc)
+}
+
+#[track_caller]
+fn check(errors: Vec<RpcError>, expected: &str) {
+    let got: Vec<String> = errors.into_iter().map(line).collect();
+    let expected: Vec<&str> = expected
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
+    assert_eq!(got, expected);
+}
+
+const HASH: B256 = B256::ZERO;
+const ZERO_HASH: &str = "0x0000000000000000000000000000000000000000000000000000000000000000";
+
+#[test]
+fn refusals_of_the_pool_keep_codes_and_texts() {
+    let one = U256::from(1);
+    let errors = [
+        AdmitError::NotATransaction(TransactionError::Malformed { reason: "x".into() }),
+        AdmitError::NotATransaction(TransactionError::TrailingBytes { count: 2 }),
+        AdmitError::NotATransaction(TransactionError::HighS),
+        AdmitError::NotATransaction(TransactionError::InvalidSignature),
+        AdmitError::TooLarge { got: 2, max: 1 },
+        AdmitError::WrongChainId {
+            got: Some(1),
+            expected: 2,
+        },
+        AdmitError::Rules(InvalidTransaction::IntrinsicGas {
+            got: 1,
+            required: 2,
+        }),
+        AdmitError::GasLimitTooHigh { got: 2, max: 1 },
+        AdmitError::GasPriceTooLow { got: 1, min: 2 },
+        AdmitError::Known { hash: HASH },
+        AdmitError::NonceTooLow { got: 1, next: 2 },
+        AdmitError::NonceTooHigh { got: 2, max: 1 },
+        AdmitError::InsufficientFunds {
+            balance: U256::ZERO,
+            cost: one,
+        },
+        AdmitError::Underpriced {
+            existing: HASH,
+            percent: 10,
+        },
+        AdmitError::InFlight {
+            nonce: 1,
+            existing: HASH,
+        },
+        AdmitError::SenderFull { count: 1, max: 1 },
+        AdmitError::PoolFull {
+            transactions: 1,
+            transactions_max: 1,
+            bytes: 1,
+            bytes_max: 1,
+        },
+    ];
+    check(
+        errors.into_iter().map(RpcError::from).collect(),
+        &format!(
+            "
+            -32602 InvalidArgument: transaction does not decode: x
+            -32602 InvalidArgument: transaction is followed by 2 superfluous bytes
+            1001 InvalidArgument: signature s is above half of the curve order (EIP-2)
+            1001 InvalidArgument: signature is invalid: no sender can be recovered
+            -32005 ResourceExhausted: transaction has 2 bytes, at most 1 are allowed
+            -32000 InvalidArgument: transaction is signed for chain id 1, this chain is 2
+            800 FailedPrecondition: gas limit 1 is below the intrinsic gas 2
+            803 FailedPrecondition: gas limit 2 exceeds the block gas limit 1
+            802 FailedPrecondition: gas price 1 is below this node's minimum 2
+            1000 AlreadyExists: already known: {ZERO_HASH}
+            1 FailedPrecondition: nonce too low: next nonce 2, tx nonce 1
+            2 FailedPrecondition: nonce too high: tx nonce 2, at most 1 is accepted now
+            809 FailedPrecondition: insufficient funds for gas * price + value: balance 0, tx cost 1
+            -32000 FailedPrecondition: replacement transaction underpriced: fee cap and tip must rise by 10% over those of {ZERO_HASH}
+            -32000 FailedPrecondition: nonce 1 is already being committed by {ZERO_HASH}
+            -32003 ResourceExhausted: sender has 1 transactions in the pool, at most 1 are kept
+            -32003 ResourceExhausted: pool is full: 1 of 1 transactions, 1 of 1 bytes
+            "
+        ),
+    );
+}
+
+#[test]
+fn transactions_that_cannot_begin_keep_codes_and_texts() {
+    use InvalidTransaction as I;
+    let one = U256::from(1);
+    let errors = [
+        I::NonceTooLow {
+            got: 1,
+            expected: 2,
+        },
+        I::NonceTooHigh {
+            got: 2,
+            expected: 1,
+        },
+        I::NonceOverflow { got: u64::MAX },
+        I::InsufficientFunds {
+            balance: U256::ZERO,
+            cost: one,
+        },
+        I::CostOverflow,
+        I::GasLimitAboveRemaining {
+            got: 2,
+            remaining: 1,
+        },
+        I::GasLimitAboveBlock { got: 2, max: 1 },
+        I::GasLimitAboveCap { got: 2, max: 1 },
+        I::IntrinsicGas {
+            got: 1,
+            required: 2,
+        },
+        I::FeeCapBelowBaseFee {
+            got: 1,
+            base_fee: 2,
+        },
+        I::TipAboveFeeCap { tip: 2, fee_cap: 1 },
+        I::SenderHasCode {
+            sender: Address::ZERO,
+        },
+        I::InitCodeTooLarge { got: 2, max: 1 },
+        I::WrongChainId {
+            got: None,
+            expected: 2,
+        },
+        I::TypeNotSupported {
+            tx_type: 4,
+            fork: Fork::London,
+        },
+        I::BlobsRefused,
+        I::BlobFeeCapTooLow { got: 1, price: 2 },
+        I::NoBlobs,
+        I::TooManyBlobs { got: 2, max: 1 },
+        I::BlobVersion,
+        I::RecipientMissing { tx_type: 4 },
+        I::EmptyAuthorizationList,
+    ];
+    check(
+        errors.into_iter().map(RpcError::from).collect(),
+        "
+        1 FailedPrecondition: nonce too low: next nonce 2, tx nonce 1
+        2 FailedPrecondition: nonce too high: next nonce 1, tx nonce 2
+        -32000 FailedPrecondition: nonce 18446744073709551615 is not allowed, the largest is 18446744073709551614
+        809 FailedPrecondition: insufficient funds for gas * price + value: balance 0, tx cost 1
+        -32000 FailedPrecondition: gas limit * price + value exceeds 256 bits
+        803 FailedPrecondition: gas limit 2 exceeds the 1 gas that the block has left
+        803 FailedPrecondition: gas limit 2 exceeds the block gas limit 1
+        803 FailedPrecondition: gas limit 2 exceeds the limit per transaction 1 (EIP-7825)
+        800 FailedPrecondition: gas limit 1 is below the intrinsic gas 2
+        806 FailedPrecondition: max fee per gas 1 is below the base fee 2
+        804 FailedPrecondition: max priority fee per gas 2 exceeds max fee per gas 1
+        -32000 FailedPrecondition: sender 0x0000000000000000000000000000000000000000 has code that is no delegation (EIP-3607)
+        -32000 FailedPrecondition: init code has 2 bytes, at most 1 are allowed (EIP-3860)
+        -32000 InvalidArgument: transaction is signed for chain id (none), this chain is 2
+        -32000 InvalidArgument: transaction type 4 is not supported by fork London
+        -32000 InvalidArgument: blob transactions (type 3) are not accepted on this chain
+        -32000 InvalidArgument: max fee per blob gas 1 is below the blob base fee 2
+        -32000 InvalidArgument: blob transaction without blobs
+        -32000 InvalidArgument: transaction has 2 blobs, at most 1 are allowed
+        -32000 InvalidArgument: blob hash is not of version 1
+        -32000 InvalidArgument: transaction type 4 needs a recipient
+        -32000 InvalidArgument: authorization list is empty (EIP-7702)
+        ",
+    );
+}
+
+#[test]
+fn everything_else_keeps_codes_and_texts() {
+    let account = Address::ZERO;
+    let errors = vec![
+        RpcError::argument("block", "missing"),
+        RpcError::Reverted {
+            data: Bytes::from_static(&[1, 2]),
+        },
+        RpcError::Halted {
+            reason: "out of gas".into(),
+        },
+        RpcError::GasAllowance { allowance: 1 },
+        RpcError::UnknownBlock,
+        RpcError::UnknownTransaction { hash: HASH },
+        RpcError::UnknownFilter,
+        RpcError::from(HistoryError::Pruned {
+            requested: 1,
+            first: 2,
+        }),
+        RpcError::from(HistoryError::Future {
+            requested: 2,
+            head: 1,
+        }),
+        RpcError::from(ApplyError::Superseded { height: 1 }),
+        RpcError::from(CallError::OverrideConflict { address: account }),
+        RpcError::Limit {
+            what: "filters",
+            max: 1,
+            unit: "at the same time",
+        },
+        RpcError::Busy {
+            what: "too many calls",
+        },
+        RpcError::NoNotifications,
+        RpcError::NoLeader,
+        RpcError::Stopping,
+        RpcError::WaitTimeout {
+            hash: HASH,
+            waited_ms: 5,
+        },
+        RpcError::Departed {
+            hash: HASH,
+            fate: Fate::Replaced { by: HASH },
+        },
+        RpcError::Departed {
+            hash: HASH,
+            fate: Fate::Expired,
+        },
+        RpcError::Departed {
+            hash: HASH,
+            fate: Fate::Dropped(DropReason::NonceUsed { height: 3 }),
+        },
+        RpcError::Sign(SignError::UnknownAccount { account }),
+        RpcError::Sign(SignError::Locked { account }),
+        RpcError::Sign(SignError::Failed { reason: "x".into() }),
+        RpcError::Peer { reason: "x".into() },
+        // Inner texts are for the log only.
+        RpcError::from(ReadError::Storage {
+            reason: "secret".into(),
+        }),
+        RpcError::from(StoreError::Poisoned),
+        RpcError::from(CallError::Internal {
+            reason: "secret".into(),
+        }),
+    ];
+    check(
+        errors,
+        &format!(
+            "
+            -32602 InvalidArgument: invalid argument block: missing
+            3 Aborted: execution reverted | 0x0102
+            -32000 Aborted: out of gas
+            -32000 FailedPrecondition: gas required exceeds allowance (1)
+            -32001 NotFound: unknown block
+            -32001 NotFound: transaction {ZERO_HASH} not found
+            -32001 NotFound: filter not found
+            4444 OutOfRange: state at height 1 is not kept, the first height is 2
+            -32001 NotFound: unknown block
+            4444 OutOfRange: state at height 1 has no trie any more, the head moved on without it
+            -32602 InvalidArgument: invalid argument stateOverrides: override of 0x0000000000000000000000000000000000000000: state and stateDiff exclude each other
+            -32005 ResourceExhausted: filters: at most 1 at the same time
+            -32005 ResourceExhausted: node is busy: too many calls; try again later
+            -32601 Unimplemented: notifications not supported, use WebSocket
+            -32002 Unavailable: no leader is currently elected
+            -32002 Unavailable: node is shutting down
+            4 DeadlineExceeded: transaction {ZERO_HASH} was accepted and is not in a block after 5 ms | {ZERO_HASH}
+            -32000 FailedPrecondition: transaction {ZERO_HASH} was replaced by {ZERO_HASH}
+            -32000 FailedPrecondition: transaction {ZERO_HASH} waited too long and left the pool
+            -32000 FailedPrecondition: transaction {ZERO_HASH} left the pool: its nonce was used by another transaction in block 3
+            -32000 FailedPrecondition: unknown account 0x0000000000000000000000000000000000000000
+            -32000 FailedPrecondition: authentication needed: account 0x0000000000000000000000000000000000000000 is locked
+            -32603 Internal: signing failed: x
+            -32602 InvalidArgument: peer was not added: x
+            -32603 Internal: internal error
+            -32603 Internal: internal error
+            -32603 Internal: internal error
+            "
+        ),
+    );
+}
+
+#[test]
+fn solidity_errors_are_spelt_out() {
+    let word = |n: u8| format!("{}{n:02x}", "00".repeat(31));
+    let error = |offset: u8, length: u8, text: &str| {
+        format!("08c379a0{}{}{text}", word(offset), word(length))
+    };
+    let cases = [
+        (error(0x20, 2, "6e6f"), "execution reverted: no"),
+        // Lengths and offsets that lie are not believed.
+        (error(0x20, 3, "6e6f"), "execution reverted"),
+        (error(0xff, 2, "6e6f"), "execution reverted"),
+        (
+            format!("08c379a0{}{}", "ff".repeat(32), word(2)),
+            "execution reverted",
+        ),
+        ("08c379a0".into(), "execution reverted"),
+        (
+            format!("4e487b71{}", word(0x11)),
+            "execution reverted: arithmetic underflow or overflow",
+        ),
+        (
+            format!("4e487b71{}", word(0x99)),
+            "execution reverted: unknown panic code: 0x99",
+        ),
+        (String::new(), "execution reverted"),
+    ];
+    for (data, expected) in cases {
+        assert_eq!(
+            revert_text(&hex::decode(&data).unwrap()),
+            expected,
+            "{data}"
+        );
+    }
+}

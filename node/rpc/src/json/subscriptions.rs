@@ -1,0 +1,219 @@
+//! `eth_subscribe` over WebSocket: news without holes.
+
+use std::sync::Arc;
+
+use alloy_primitives::hex;
+use jsonrpsee::core::server::{PendingSubscriptionSink, SubscriptionSink};
+use jsonrpsee::core::traits::IdProvider;
+use jsonrpsee::server::{RegisterMethodError, SendTimeoutError};
+use jsonrpsee::types::SubscriptionId;
+use quorate_pool::PoolEvent;
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+
+use super::args::Args;
+use super::logs::LogFilter;
+use super::methods::Module;
+use super::view::{HeaderView, Json, TransactionView, json};
+use crate::RpcError;
+use crate::feed::{BlockFeed, FeedError};
+use crate::node::Node;
+
+pub(crate) fn register(module: &mut Module) -> Result<(), RegisterMethodError> {
+    module.register_subscription(
+        "eth_subscribe",
+        "eth_subscription",
+        "eth_unsubscribe",
+        |params, pending, node, _| async move {
+            match Args::of(&params).and_then(|args| Wanted::of(args, &node)) {
+                Ok(wanted) => serve(wanted, pending, node).await,
+                Err(error) => pending.reject(error.into_json()).await,
+            }
+        },
+    )?;
+    Ok(())
+}
+
+/// Subscription ids as geth makes them: hexadecimal without leading zeros.
+#[derive(Debug)]
+pub(crate) struct HexIds;
+
+impl IdProvider for HexIds {
+    fn next_id(&self) -> SubscriptionId<'static> {
+        let digits = hex::encode(rand::random::<[u8; 16]>());
+        let digits = digits.trim_start_matches('0');
+        SubscriptionId::Str(format!("0x{}", if digits.is_empty() { "0" } else { digits }).into())
+    }
+}
+
+enum Wanted {
+    Heads,
+    Logs(Box<LogFilter>),
+    Pending { full: bool },
+}
+
+impl Wanted {
+    fn of(mut args: Args, node: &Node) -> Result<Self, RpcError> {
+        let kind: String = args.required("subscription")?;
+        let wanted = match kind.as_str() {
+            "newHeads" => Self::Heads,
+            "logs" => {
+                let filter: LogFilter = args.optional("filter")?.unwrap_or_default();
+                filter.check(node)?;
+                Self::Logs(Box::new(filter))
+            }
+            "newPendingTransactions" => Self::Pending {
+                full: args.optional("full")?.unwrap_or_default(),
+            },
+            _ => {
+                let reason = format!("{kind:?} is none of newHeads, logs, newPendingTransactions");
+                return Err(RpcError::argument("subscription", reason));
+            }
+        };
+        args.end()?;
+        Ok(wanted)
+    }
+}
+
+/// Why a subscription ended on our side.
+enum End {
+    /// The client has gone, or the node is stopping.
+    Quiet,
+    /// The client did not read.
+    Stalled,
+    Failed(RpcError),
+}
+
+impl From<RpcError> for End {
+    fn from(error: RpcError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<FeedError> for End {
+    fn from(error: FeedError) -> Self {
+        match error {
+            FeedError::Ended => Self::Quiet,
+            error => Self::Failed(RpcError::internal(error)),
+        }
+    }
+}
+
+async fn serve(wanted: Wanted, pending: PendingSubscriptionSink, node: Arc<Node>) {
+    // Before the answer: what happens after the client has its id must not be missed.
+    let feed = BlockFeed::from_now(node.ledger());
+    let events = node.ctx.pool.subscribe();
+    let Ok(sink) = pending.accept().await else {
+        return;
+    };
+    metrics::gauge!("quorate_rpc_subscriptions").increment(1.0);
+    let served = async {
+        match wanted {
+            Wanted::Heads => heads(feed, &sink, &node).await,
+            Wanted::Logs(filter) => logs(feed, &filter, &sink, &node).await,
+            Wanted::Pending { full } => transactions(events, full, &sink, &node).await,
+        }
+    };
+    let end = tokio::select! {
+        biased;
+        () = sink.closed() => End::Quiet,
+        () = node.stop.cancelled() => End::Quiet,
+        Err(end) = served => end,
+    };
+    metrics::gauge!("quorate_rpc_subscriptions").decrement(1.0);
+    match end {
+        End::Quiet => {}
+        End::Stalled => {
+            metrics::counter!("quorate_rpc_refused_total", "limit" => "subscription_stall_max")
+                .increment(1);
+            tracing::debug!(
+                connection = sink.connection_id().0,
+                "subscription ended: its client does not read"
+            );
+        }
+        End::Failed(error) => {
+            tracing::error!(%error, "subscription ended: the chain cannot be read")
+        }
+    }
+}
+
+/// Never ends well.
+type Served = Result<std::convert::Infallible, End>;
+
+async fn heads(mut feed: BlockFeed, sink: &SubscriptionSink, node: &Node) -> Served {
+    loop {
+        let block = feed.next().await?;
+        push(sink, json(&HeaderView::of(&block))?, node).await?;
+    }
+}
+
+async fn logs(
+    mut feed: BlockFeed,
+    filter: &LogFilter,
+    sink: &SubscriptionSink,
+    node: &Node,
+) -> Served {
+    loop {
+        let block = feed.next().await?;
+        for log in filter.logs_of(&block) {
+            push(sink, json(&log)?, node).await?;
+        }
+    }
+}
+
+/// Transactions that come to the pool. Only a hint: one that lags misses the oldest.
+async fn transactions(
+    mut events: broadcast::Receiver<PoolEvent>,
+    full: bool,
+    sink: &SubscriptionSink,
+    node: &Node,
+) -> Served {
+    loop {
+        match events.recv().await {
+            Ok(PoolEvent::Admitted { transactions, .. }) => {
+                for transaction in transactions.iter() {
+                    let message = if full {
+                        json(&TransactionView::pending(transaction))
+                    } else {
+                        json(&transaction.hash())
+                    };
+                    push(sink, message?, node).await?;
+                }
+            }
+            Err(RecvError::Lagged(missed)) => {
+                metrics::counter!("quorate_rpc_pending_missed_total").increment(missed);
+            }
+            Err(RecvError::Closed) => return Err(End::Quiet),
+        }
+    }
+}
+
+async fn push(sink: &SubscriptionSink, message: Json, node: &Node) -> Result<(), End> {
+    match sink
+        .send_timeout(message, node.ctx.config.subscription_stall_max)
+        .await
+    {
+        Ok(()) => Ok(()),
+        Err(SendTimeoutError::Timeout(_)) => Err(End::Stalled),
+        Err(SendTimeoutError::Closed(_)) => Err(End::Quiet),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_hexadecimal_and_differ() {
+        let (SubscriptionId::Str(a), SubscriptionId::Str(b)) = (HexIds.next_id(), HexIds.next_id())
+        else {
+            panic!("ids are text");
+        };
+        assert_ne!(a, b);
+        for id in [a, b] {
+            let digits = id.strip_prefix("0x").unwrap();
+            assert!(!digits.starts_with('0') && digits.len() <= 32);
+            assert!(u128::from_str_radix(digits, 16).is_ok());
+        }
+    }
+}
