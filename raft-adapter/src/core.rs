@@ -1,512 +1,440 @@
-//! The ordering core: raft-rs and the log, driven one input at a time. No clock, no threads, no sockets.
+//! The ordering core: raft-rs with our log, as one synchronous and deterministic state machine.
+//!
+//! No clock, no threads, no randomness but the seed: equal inputs give equal outputs. A simulator drives it exactly as
+//! the threads in `driver.rs` do.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
+mod deliver;
+mod logger;
+pub(crate) mod membership;
+pub(crate) mod propose;
+mod ready;
+pub(crate) mod receive;
+mod transfer;
 
-use bytes::Bytes;
-use parking_lot::Mutex;
-use prost011::Message as _;
-use raft::eraftpb::{
-    ConfChange, ConfChangeSingle, ConfChangeV2, Entry, EntryType, Message, MessageType, Snapshot,
+use std::{
+    any::Any,
+    collections::{BTreeMap, VecDeque},
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
 };
-use raft::storage::{GetEntriesContext, RaftState};
-use raft::{RawNode, SnapshotStatus, StateRole, Storage, StorageError};
 
-use crate::log::{Log, Manifest};
+use raft::{
+    ProgressState, RawNode, ReadOnlyOption, SnapshotStatus, StateRole, Storage as _,
+    eraftpb::HardState,
+};
+
+use self::{deliver::Window, receive::DropReason, transfer::PendingTransfer};
 use crate::{
-    CommittedEntry, Config, Delivery, Fatal, InstalledSnapshot, LogIndex, OpenError, PeerProgress,
-    ProposeOutcome, ProposeRefusal, RaftId, Role, Status, Term, TransferError,
+    config::Config,
+    error::{Fatal, OpenError},
+    ids::{LogIndex, RaftId, Term, WriteNumber},
+    io::{Input, Output},
+    log::{Log, disk::Disk},
+    random::mix,
+    status::{PeerProgress, PeerState, Role, Status},
+    watermarks::Watermarks,
 };
 
-/// The log as raft-rs reads it.
-#[derive(Clone, Debug)]
-pub(crate) struct LogView(Arc<Mutex<Log>>);
+/// Bytes of committed entries raft-rs hands out per turn.
+const COMMITTED_BYTES_PER_TURN: u64 = 16 << 20;
 
-fn read_failed(e: &Fatal) -> raft::Error {
-    raft::Error::Store(StorageError::Other(e.to_string().into()))
-}
-
-impl Storage for LogView {
-    fn initial_state(&self) -> raft::Result<RaftState> {
-        let log = self.0.lock();
-        Ok(RaftState::new(
-            log.hard_state().clone(),
-            log.members().clone(),
-        ))
-    }
-
-    fn entries(
-        &self,
-        low: u64,
-        high: u64,
-        max_size: impl Into<Option<u64>>,
-        _: GetEntriesContext,
-    ) -> raft::Result<Vec<Entry>> {
-        let log = self.0.lock();
-        if low < log.first() {
-            return Err(raft::Error::Store(StorageError::Compacted));
-        }
-        if high > log.last() + 1 {
-            return Err(raft::Error::Store(StorageError::Unavailable));
-        }
-        log.entries(low, high, max_size.into().unwrap_or(u64::MAX))
-            .map_err(|e| read_failed(&e))
-    }
-
-    fn term(&self, index: u64) -> raft::Result<u64> {
-        let log = self.0.lock();
-        if index < log.start().index {
-            return Err(raft::Error::Store(StorageError::Compacted));
-        }
-        log.term(index)
-            .ok_or(raft::Error::Store(StorageError::Unavailable))
-    }
-
-    fn first_index(&self) -> raft::Result<u64> {
-        Ok(self.0.lock().first())
-    }
-
-    fn last_index(&self) -> raft::Result<u64> {
-        Ok(self.0.lock().last())
-    }
-
-    fn snapshot(&self, request_index: u64, _: u64) -> raft::Result<Snapshot> {
-        let log = self.0.lock();
-        let manifest = log.manifest();
-        if manifest.index < request_index || manifest.index == 0 {
-            return Err(raft::Error::Store(
-                StorageError::SnapshotTemporarilyUnavailable,
-            ));
-        }
-        let mut snapshot = Snapshot {
-            data: manifest.data.clone(),
-            ..Snapshot::default()
-        };
-        let metadata = snapshot.mut_metadata();
-        metadata.index = manifest.index;
-        metadata.term = manifest.term;
-        metadata.set_conf_state(manifest.members.clone());
-        Ok(snapshot)
-    }
-}
-
-/// Where messages go: to whom, the bytes, and whether they carry a snapshot (what became of those must be reported).
-pub(crate) type Send<'a> = &'a mut dyn FnMut(RaftId, Bytes, bool);
-
-/// Ordering of one member.
-pub(crate) struct Core {
-    node: RawNode<LogView>,
-    log: Arc<Mutex<Log>>,
+/// One member's ordering. See [`Input`] for what it takes and [`Output`] for what it asks for.
+pub struct Core {
     config: Config,
-    random: u64,
-    seen_term: (u64, StateRole),
-    term_start: Option<u64>,
-    /// Snapshots and committed entries up to this index have been given out or wait in `held`.
+    raw: RawNode<Log>,
+
+    /// Reported by the application.
+    applied: u64,
+    /// Handed to the application.
     delivered: u64,
-    committed: u64,
-    pub(crate) applied: u64,
-    snapshot_delivery: VecDeque<InstalledSnapshot>,
+    /// Committed entries that came out of raft-rs and whose membership changes are in force. raft-rs calls this applied.
+    processed: u64,
+    window: Window,
+
+    /// Handed out and not yet reported durable, oldest first.
+    writes: VecDeque<PendingWrite>,
+    /// The last write reported durable.
+    persisted: WriteNumber,
+
+    /// Term, role and leader as last seen: a change means that raft-rs may have drawn a new election timeout.
+    view: (u64, StateRole, u64),
+    /// Counts changes of `view`, so that each draws another timeout.
+    view_changes: u64,
+    term_start: Option<LogIndex>,
+    transfer: Option<PendingTransfer>,
+
+    dropped: BTreeMap<DropReason, u64>,
+    refused_proposals: u64,
+    /// After this nothing is promised any more.
+    dead: Option<Fatal>,
+}
+
+/// A write that is under way.
+#[derive(Debug)]
+struct PendingWrite {
+    write: WriteNumber,
+    /// The last turn of raft-rs that is complete with it.
+    ready: Option<u64>,
+    /// It holds entries or a manifest, not only term and vote.
+    holds_log: bool,
+    /// Index of the manifest it installs.
+    snapshot: Option<u64>,
+    /// Nothing from this index on may be delivered before.
+    gate: Option<LogIndex>,
+}
+
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Core")
+            .field("id", &self.config.id)
+            .field("role", &self.role())
+            .field("term", &self.raw.raft.term)
+            .field("watermarks", &self.watermarks())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Core {
-    pub(crate) fn open(config: Config, log: Log, applied: LogIndex) -> Result<Self, OpenError> {
-        let mut log = log;
-        if applied.0 > log.last() {
+    /// Recovers the log on `disk` and builds the core on it. `applied` is the last index whose effect the application
+    /// already holds; deliveries begin behind it.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; nothing was changed on the disk except that a torn tail was cut off.
+    pub fn open(config: Config, disk: Arc<dyn Disk>, applied: LogIndex) -> Result<Self, OpenError> {
+        let config = config.validated()?;
+        let mut log = Log::open(&config, disk)?;
+        let last = log.last();
+        if applied.0 > last {
             return Err(OpenError::LogBehindApplication {
-                log_last: log.last_index(),
                 applied,
+                last: LogIndex(last),
             });
         }
-        let start = log.start();
-        let effective = applied.0.max(start.index);
-        // The commit index is not synced on its own; what the application has was committed.
-        let manifest = log.manifest().clone();
-        let effective = if start.index > applied.0 {
-            effective.max(manifest.index)
-        } else {
-            effective
+        let (membership_since, _) = log.membership();
+        let marker = log.marker();
+        // Whatever was applied or compacted, and every membership change in force, had been committed. The commit index
+        // itself is not written each time it moves.
+        let processed = applied
+            .0
+            .max(membership_since)
+            .max(marker.snapshot_index)
+            .max(marker.cut_index);
+        let last_term = log.term_at(last).unwrap_or_default();
+        let recovered = log.hard_state().clone();
+        let mut hard_state = HardState {
+            commit: recovered.commit.max(processed),
+            ..recovered.clone()
         };
-        let commit = log.hard_state().commit.max(effective);
-        log.hard_state_mut().commit = commit.min(log.last());
+        if last_term > recovered.term {
+            // The log outlived the term it came with, so nothing was promised in that term.
+            hard_state = HardState {
+                term: last_term,
+                vote: 0,
+                ..hard_state
+            };
+        }
+        log.note_commit(hard_state);
         let raft_config = raft::Config {
             id: config.id.0,
             election_tick: config.election_ticks as usize,
             heartbeat_tick: config.heartbeat_ticks as usize,
-            applied: effective,
+            applied: processed,
             max_size_per_msg: config.max_message_bytes,
-            max_inflight_msgs: config.max_inflight_messages,
+            max_inflight_msgs: config.max_inflight_messages as usize,
             check_quorum: true,
             pre_vote: true,
+            read_only_option: ReadOnlyOption::Safe,
             max_uncommitted_size: config.uncommitted_bytes_max,
-            max_committed_size_per_ready: 1 << 20,
+            max_committed_size_per_ready: COMMITTED_BYTES_PER_TURN,
             ..raft::Config::default()
         };
-        let log = Arc::new(Mutex::new(log));
-        let logger = slog::Logger::root(slog::Discard, slog::o!());
-        let node = RawNode::new(&raft_config, LogView(Arc::clone(&log)), &logger).map_err(|e| {
-            OpenError::Config {
-                reason: e.to_string(),
-            }
+        let raw = catch_unwind(AssertUnwindSafe(|| {
+            RawNode::new(&raft_config, log, &logger::logger())
+        }))
+        .map_err(|panic| OpenError::Core {
+            reason: panic_text(panic.as_ref()),
+        })?
+        .map_err(|error| OpenError::Core {
+            reason: error.to_string(),
         })?;
-        let mut snapshot_delivery = VecDeque::new();
-        if start.index > applied.0 {
-            // The node ended between taking the leader's snapshot and reaching it.
-            snapshot_delivery.push_back(InstalledSnapshot {
-                index: LogIndex(manifest.index),
-                term: Term(manifest.term),
-                manifest: manifest.data.into(),
-            });
-        }
-        let committed = node.raft.raft_log.committed;
         let mut core = Self {
-            random: config.seed | 1,
-            node,
-            log,
+            view: (raw.raft.term, raw.raft.state, raw.raft.leader_id),
             config,
-            seen_term: (0, StateRole::Follower),
-            term_start: None,
-            delivered: effective,
-            committed,
+            raw,
             applied: applied.0,
-            snapshot_delivery,
+            delivered: applied.0,
+            processed,
+            window: Window::default(),
+            writes: VecDeque::new(),
+            persisted: WriteNumber(0),
+            view_changes: 0,
+            term_start: None,
+            transfer: None,
+            dropped: BTreeMap::new(),
+            refused_proposals: 0,
+            dead: None,
         };
-        core.after_step();
+        core.draw_election_timeout();
         Ok(core)
     }
 
-    fn next_random(&mut self) -> u64 {
-        // xorshift64*, Vigna 2016.
-        self.random ^= self.random >> 12;
-        self.random ^= self.random << 25;
-        self.random ^= self.random >> 27;
-        self.random.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    /// Takes one input and answers with everything that follows from it.
+    ///
+    /// # Errors
+    /// [`Fatal`], from then on always. `out` must be thrown away then.
+    pub fn step(&mut self, input: Input, out: &mut Vec<Output>) -> Result<(), Fatal> {
+        self.accept(input, out)?;
+        self.flush(out)
     }
 
-    /// raft-rs draws election timeouts from the system's randomness: draw them again from ours.
-    fn after_step(&mut self) {
-        let now = (self.node.raft.term, self.node.raft.state);
-        if now != self.seen_term {
-            self.seen_term = now;
-            let ticks = self.config.election_ticks as usize;
-            let jitter = (self.next_random() % ticks as u64) as usize;
-            self.node
-                .raft
-                .set_randomized_election_timeout(ticks + jitter);
-            if now.1 == StateRole::Leader {
-                // become_leader has just appended this term's first entry.
-                self.term_start = Some(self.node.raft.raft_log.last_index());
-            } else {
-                self.term_start = None;
-            }
-        }
+    /// Takes one input without asking for its consequences yet: several may share one [`Core::flush`], and so one write.
+    ///
+    /// # Errors
+    /// As [`Core::step`].
+    pub fn accept(&mut self, input: Input, out: &mut Vec<Output>) -> Result<(), Fatal> {
+        self.guarded(|core| {
+            core.dispatch(input, out)?;
+            core.observe(out);
+            Ok(())
+        })
     }
 
-    pub(crate) fn tick(&mut self) {
-        self.node.tick();
-        self.after_step();
-    }
-
-    pub(crate) fn received(&mut self, from: RaftId, bytes: &[u8]) {
-        let refused = |reason: &'static str| {
-            metrics::counter!("quorate_raft_refused_messages_total", "reason" => reason)
-                .increment(1)
-        };
-        let Ok(message) = Message::decode(bytes) else {
-            return refused("malformed");
-        };
-        if message.from != from.0 {
-            return refused("sender");
-        }
-        if message.to != self.config.id.0 {
-            return refused("recipient");
-        }
-        // A follower of raft-rs would hand a proposal on: proposals come from this node's own minter only.
-        if message.msg_type() == MessageType::MsgPropose
-            || raft::raw_node::is_local_msg(message.msg_type())
-        {
-            return refused("kind");
-        }
-        if let Err(e) = self.node.step(message) {
-            tracing::trace!(peer = from.0, error = %e, "message not taken");
-        }
-        self.after_step();
-    }
-
-    pub(crate) fn propose(&mut self, payload: Bytes, in_term: Term) -> ProposeOutcome {
-        let raft = &self.node.raft;
-        if raft.state != StateRole::Leader || raft.term != in_term.0 {
-            return ProposeOutcome::Refused(ProposeRefusal::NotLeader {
-                leader: leader_of(raft.leader_id),
-            });
-        }
-        if payload.is_empty() {
-            return ProposeOutcome::Refused(ProposeRefusal::Empty);
-        }
-        match self.node.propose(Vec::new(), payload.to_vec()) {
-            Ok(()) => ProposeOutcome::Appended {
-                index: LogIndex(self.node.raft.raft_log.last_index()),
-                term: in_term,
-            },
-            Err(_) => ProposeOutcome::Refused(ProposeRefusal::Busy),
-        }
-    }
-
-    pub(crate) fn transfer(&mut self, to: RaftId) -> Result<(), TransferError> {
-        if self.node.raft.state != StateRole::Leader {
-            return Err(TransferError::NotLeader {
-                leader: leader_of(self.node.raft.leader_id),
-            });
-        }
-        if to == self.config.id {
-            return Ok(());
-        }
-        if !self.log.lock().members().voters.contains(&to.0) {
-            return Err(TransferError::NotAVoter { member: to });
-        }
-        self.node.transfer_leader(to.0);
-        self.after_step();
-        Ok(())
-    }
-
-    /// The follower that is furthest, for a leader that wants to go.
-    pub(crate) fn best_successor(&self) -> Option<RaftId> {
-        let status = self.status();
-        let voters = status
-            .peers
-            .iter()
-            .filter(|p| p.recent_active && status.voters.contains(&p.id));
-        voters
-            .max_by_key(|p| (p.matched, std::cmp::Reverse(p.id)))
-            .map(|p| p.id)
-    }
-
-    pub(crate) fn unreachable(&mut self, peer: RaftId) {
-        self.node.report_unreachable(peer.0);
-    }
-
-    pub(crate) fn snapshot_sent(&mut self, peer: RaftId, queued: bool) {
-        let outcome = if queued {
-            SnapshotStatus::Finish
-        } else {
-            SnapshotStatus::Failure
-        };
-        self.node.report_snapshot(peer.0, outcome);
-    }
-}
-
-fn emit(messages: Vec<Message>, send: Send<'_>) {
-    for message in messages {
-        let snapshot = message.msg_type() == MessageType::MsgSnapshot;
-        send(
-            RaftId(message.to),
-            Bytes::from(message.encode_to_vec()),
-            snapshot,
-        );
-    }
-}
-
-fn leader_of(id: u64) -> Option<RaftId> {
-    (id != 0).then_some(RaftId(id))
-}
-
-impl Core {
-    /// Carries out what raft-rs asks for until it asks for nothing more. A leader's appends leave before its own write
-    /// (Raft thesis 10.2.1); votes and acknowledgements leave after the sync of what they promise.
-    pub(crate) fn ready(&mut self, send: Send<'_>) -> Result<(), Fatal> {
-        while self.node.has_ready() {
-            let mut ready = self.node.ready();
-            emit(ready.take_messages(), send);
-            let snapshot = ready.snapshot().clone();
-            let mut sync = ready.must_sync();
-            {
-                let mut log = self.log.lock();
-                if !snapshot.is_empty() {
-                    let metadata = snapshot.get_metadata();
-                    log.install(Manifest {
-                        index: metadata.index,
-                        term: metadata.term,
-                        members: metadata.get_conf_state().clone(),
-                        data: snapshot.data.clone(),
+    /// Answers with everything that follows from the inputs accepted since the last flush.
+    ///
+    /// # Errors
+    /// As [`Core::step`].
+    pub fn flush(&mut self, out: &mut Vec<Output>) -> Result<(), Fatal> {
+        self.guarded(|core| {
+            core.drain(out)?;
+            core.deliver_held_back(out)?;
+            core.observe(out);
+            if cfg!(debug_assertions) {
+                core.watermarks()
+                    .check()
+                    .map_err(|error| Fatal::Impossible {
+                        what: error.to_string(),
                     })?;
-                    sync = true;
-                    self.delivered = metadata.index;
-                    self.committed = self.committed.max(metadata.index);
-                    self.snapshot_delivery.push_back(InstalledSnapshot {
-                        index: LogIndex(metadata.index),
-                        term: Term(metadata.term),
-                        manifest: snapshot.data.into(),
-                    });
-                }
-                log.append(ready.entries())?;
-                if let Some(hard_state) = ready.hs() {
-                    log.set_hard_state(hard_state.clone())?;
-                }
-                if sync {
-                    log.sync()?;
-                }
             }
-            emit(ready.take_persisted_messages(), send);
-            let committed = ready.take_committed_entries();
-            self.take_committed(committed)?;
-            let mut light = self.node.advance_append(ready);
-            if let Some(commit) = light.commit_index() {
-                self.log.lock().hard_state_mut().commit = commit;
+            Ok(())
+        })
+    }
+
+    fn dispatch(&mut self, input: Input, out: &mut Vec<Output>) -> Result<(), Fatal> {
+        match input {
+            Input::Tick => self.tick(),
+            Input::Received { from, message } => self.received(from, &message)?,
+            Input::Propose(proposal) => self.propose(proposal, out),
+            Input::ChangeMembers { change, ticket } => self.change_members(&change, ticket, out),
+            Input::TransferLeadership { to, ticket } => self.transfer(to, ticket, out),
+            Input::HandOver => self.hand_over(),
+            Input::Persisted { write } => self.persisted(write)?,
+            Input::Applied { index } => self.applied(index)?,
+            Input::Compact { up_to, manifest } => self.compact(up_to, manifest, out)?,
+            Input::Unreachable { peer } => self.raw.report_unreachable(peer.0),
+            Input::SnapshotOutcome { peer, delivered } => {
+                let status = if delivered {
+                    SnapshotStatus::Finish
+                } else {
+                    SnapshotStatus::Failure
+                };
+                self.raw.report_snapshot(peer.0, status);
             }
-            emit(light.take_messages(), send);
-            let committed = light.take_committed_entries();
-            self.take_committed(committed)?;
-            // For raft-rs an entry is applied when its membership is; the application's own progress is counted apart.
-            self.node.advance_apply_to(self.committed);
-            self.after_step();
         }
         Ok(())
     }
 
-    /// Membership takes effect when it is committed; data is read again from the log when there is room for it.
-    fn take_committed(&mut self, entries: Vec<Entry>) -> Result<(), Fatal> {
-        for entry in entries {
-            self.committed = self.committed.max(entry.index);
-            let change = match entry.entry_type() {
-                EntryType::EntryNormal => continue,
-                EntryType::EntryConfChange => {
-                    let change = ConfChange::decode(entry.data.as_slice());
-                    change.map(|change| {
-                        let mut single = ConfChangeSingle {
-                            node_id: change.node_id,
-                            ..ConfChangeSingle::default()
-                        };
-                        single.set_change_type(change.change_type());
-                        ConfChangeV2 {
-                            changes: vec![single],
-                            ..ConfChangeV2::default()
-                        }
-                    })
-                }
-                // Leaving a joint configuration by itself is an entry without data: not to be passed over.
-                EntryType::EntryConfChangeV2 => ConfChangeV2::decode(entry.data.as_slice()),
-            };
-            let change = change.map_err(|e| Fatal::Log {
-                reason: format!("membership entry {}: {e}", entry.index),
-            })?;
-            let members = self
-                .node
-                .apply_conf_change(&change)
-                .map_err(|e| Fatal::Impossible {
-                    reason: format!("membership entry {}: {e}", entry.index),
-                })?;
-            self.log.lock().set_members(members);
+    fn tick(&mut self) {
+        self.age_transfer();
+        // A member whose disk lags would stand for election with a log it does not have yet.
+        let disk_lags = self.writes.iter().any(|write| write.holds_log);
+        if self.raw.raft.state == StateRole::Leader || !disk_lags {
+            self.raw.tick();
         }
-        Ok(())
+        self.leave_hanging_joint_state();
     }
-}
 
-impl Core {
-    /// The next things for the application, up to `bytes_max` (at least one). Nothing is queued here: what does not fit
-    /// is an index range, read from the log when there is room.
-    pub(crate) fn deliveries(
+    /// Runs an action; a panic inside raft-rs or a failed read there ends this core.
+    fn guarded(
         &mut self,
-        count_max: usize,
-        bytes_max: u64,
-    ) -> Result<Vec<Delivery>, Fatal> {
-        if let Some(snapshot) = self.snapshot_delivery.pop_front() {
-            return Ok(vec![Delivery::Snapshot(snapshot)]);
+        action: impl FnOnce(&mut Self) -> Result<(), Fatal>,
+    ) -> Result<(), Fatal> {
+        if let Some(fatal) = &self.dead {
+            return Err(fatal.clone());
         }
-        if self.delivered >= self.committed || count_max == 0 {
-            return Ok(Vec::new());
-        }
-        let high = self.committed.min(self.delivered + count_max as u64) + 1;
-        let entries = self
-            .log
-            .lock()
-            .entries(self.delivered + 1, high, bytes_max)?;
-        let mut out = Vec::with_capacity(entries.len());
-        for entry in entries {
-            self.delivered = entry.index;
-            let payload = match entry.entry_type() {
-                EntryType::EntryNormal => entry.data.into(),
-                EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => Bytes::new(),
-            };
-            out.push(Delivery::Entry(CommittedEntry {
-                index: LogIndex(entry.index),
-                term: Term(entry.term),
-                payload,
-            }));
-        }
-        Ok(out)
+        let outcome = catch_unwind(AssertUnwindSafe(|| action(self))).unwrap_or_else(|panic| {
+            Err(Fatal::Panicked {
+                message: panic_text(panic.as_ref()),
+            })
+        });
+        // A failed read explains a panic that follows from it.
+        let outcome = self.raw.store().fault().map_or(outcome, Err);
+        outcome.inspect_err(|fatal| self.dead = Some(fatal.clone()))
     }
 
-    pub(crate) fn applied(&mut self, index: LogIndex) {
-        self.applied = self.applied.max(index.0);
-    }
-
-    /// The application has everything up to `up_to` on disk: the log may begin later.
-    pub(crate) fn compact(&mut self, up_to: LogIndex, manifest: Bytes) -> Result<(), Fatal> {
-        let mut log = self.log.lock();
-        let index = up_to.0;
-        // Compaction costs a sync: it pays only by the thousand.
-        if index > self.applied || index < log.start().index + 2 * self.config.trailing_entries {
-            return Ok(());
+    /// Notes what changed in term, role and leader.
+    fn observe(&mut self, out: &mut Vec<Output>) {
+        let raft = &self.raw.raft;
+        let view = (raft.term, raft.state, raft.leader_id);
+        if view != self.view {
+            let was_leading = self.view.1 == StateRole::Leader && self.view.0 == view.0;
+            if view.1 != StateRole::Leader {
+                self.term_start = None;
+            } else if !was_leading {
+                // Looked at right after the step that won the election: only the leader's first entry was appended.
+                self.term_start = Some(LogIndex(raft.raft_log.last_index()));
+            }
+            self.view = view;
+            self.view_changes += 1;
+            let (role, leader) = (self.role(), non_zero(view.2));
+            tracing::info!(id = %self.config.id, term = view.0, %role, ?leader, "raft role");
         }
-        let Some(term) = log.term(index) else {
-            return Ok(());
-        };
-        let manifest = Manifest {
-            index,
-            term,
-            members: log.members().clone(),
-            data: manifest.to_vec(),
-        };
-        log.compact(manifest, self.config.trailing_entries)?;
-        log.sync()?;
-        log.remove_old_files()
+        self.draw_election_timeout();
+        self.settle_transfer(out);
     }
 
-    pub(crate) fn status(&self) -> Status {
-        let raft = &self.node.raft;
-        let log = self.log.lock();
-        let (voters, learners) = log.member_ids();
-        let role = match raft.state {
+    /// raft-rs draws from the operating system whenever it resets its timer. Ours depends on the seed and on what
+    /// happened; setting it every time makes it unnecessary to know whether it was reset.
+    fn draw_election_timeout(&mut self) {
+        let ticks = u64::from(self.config.election_ticks);
+        let drawn = mix(&[
+            self.config.seed,
+            self.config.id.0,
+            self.raw.raft.term,
+            self.view_changes,
+        ]);
+        self.raw
+            .raft
+            .set_randomized_election_timeout((ticks + drawn % ticks) as usize);
+    }
+
+    fn term(&self) -> Term {
+        Term(self.raw.raft.term)
+    }
+
+    fn role(&self) -> Role {
+        match self.raw.raft.state {
             StateRole::Leader => Role::Leader,
             StateRole::Candidate | StateRole::PreCandidate => Role::Candidate,
-            StateRole::Follower if learners.contains(&self.config.id.0) => Role::Learner,
-            StateRole::Follower => Role::Follower,
-        };
-        let mut peers: Vec<PeerProgress> = Vec::new();
-        if role == Role::Leader {
-            for (id, progress) in raft.prs().iter() {
-                if *id != self.config.id.0 {
-                    peers.push(PeerProgress {
-                        id: RaftId(*id),
-                        matched: LogIndex(progress.matched),
-                        recent_active: progress.recent_active,
-                        state: progress.state.to_string(),
-                    });
-                }
-            }
-            peers.sort_by_key(|p| p.id);
+            StateRole::Follower if self.raw.raft.promotable() => Role::Follower,
+            StateRole::Follower => Role::Learner,
         }
+    }
+
+    fn voters(&self) -> Vec<RaftId> {
+        sorted(&self.raw.raft.prs().conf().to_conf_state().voters)
+    }
+
+    /// A picture of this member.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let raft = &self.raw.raft;
+        let conf_state = raft.prs().conf().to_conf_state();
+        let marks = self.watermarks();
+        let mut peers = Vec::new();
+        if raft.state == StateRole::Leader {
+            peers.extend(raft.prs().iter().map(|(id, progress)| PeerProgress {
+                id: RaftId(*id),
+                matched: LogIndex(progress.matched),
+                recent_active: progress.recent_active || *id == self.config.id.0,
+                state: match progress.state {
+                    ProgressState::Probe => PeerState::Probe,
+                    ProgressState::Replicate => PeerState::Replicate,
+                    ProgressState::Snapshot => PeerState::Snapshot,
+                },
+            }));
+            peers.sort_unstable_by_key(|peer| peer.id);
+        }
+        let mut learners = sorted(&conf_state.learners);
+        learners.extend(sorted(&conf_state.learners_next));
+        learners.sort_unstable();
         Status {
             id: self.config.id,
-            role,
-            term: Term(raft.term),
-            leader: leader_of(raft.leader_id),
-            term_start: self.term_start.map(LogIndex),
-            first_index: LogIndex(log.first()),
-            last_index: LogIndex(log.last()),
-            persisted: LogIndex(raft.raft_log.persisted),
-            committed: LogIndex(self.committed),
-            applied: LogIndex(self.applied),
-            voters: voters.into_iter().map(RaftId).collect(),
-            learners: learners.into_iter().map(RaftId).collect(),
+            role: self.role(),
+            term: self.term(),
+            leader: non_zero(raft.leader_id),
+            term_start: self.term_start,
+            first_index: marks.log_first,
+            last_index: marks.log_last,
+            persisted: marks.persisted,
+            committed: marks.committed,
+            applied: marks.applied,
+            snapshot: marks.snapshot,
+            voters: sorted(&conf_state.voters),
+            voters_outgoing: sorted(&conf_state.voters_outgoing),
+            learners,
             peers,
             transferring: raft.lead_transferee.is_some(),
         }
     }
 
-    pub(crate) fn log_bytes(&self) -> u64 {
-        self.log.lock().size_bytes()
+    /// The named positions of the log.
+    #[must_use]
+    pub fn watermarks(&self) -> Watermarks {
+        let raft = &self.raw.raft;
+        Watermarks {
+            log_first: LogIndex(raft.raft_log.first_index()),
+            snapshot: LogIndex(
+                raft.snap()
+                    .map_or(self.raw.store().marker().snapshot_index, |it| {
+                        it.get_metadata().index
+                    }),
+            ),
+            applied: LogIndex(self.applied),
+            delivered: LogIndex(self.delivered),
+            processed: LogIndex(self.processed),
+            committed: LogIndex(raft.raft_log.committed),
+            persisted: LogIndex(self.raw.store().durable()),
+            log_last: LogIndex(raft.raft_log.last_index()),
+        }
+    }
+
+    /// The term of an entry in the log, if it is still known.
+    #[must_use]
+    pub fn entry_term(&self, index: LogIndex) -> Option<Term> {
+        self.raw.store().term(index.0).ok().map(Term)
+    }
+
+    /// Messages dropped so far, by reason.
+    #[must_use]
+    pub fn dropped(&self) -> &BTreeMap<DropReason, u64> {
+        &self.dropped
+    }
+
+    /// Proposals refused by the core so far.
+    #[must_use]
+    pub fn refused_proposals(&self) -> u64 {
+        self.refused_proposals
+    }
+
+    /// Bytes of the log's files.
+    #[must_use]
+    pub fn log_bytes(&self) -> u64 {
+        self.raw.store().size_bytes()
+    }
+
+    /// True if entries wait in the log for the application to make room.
+    #[must_use]
+    pub fn holds_back(&self) -> bool {
+        self.delivered < self.processed
     }
 }
 
-#[cfg(test)]
-mod tests;
+fn sorted(members: &[u64]) -> Vec<RaftId> {
+    let mut members: Vec<RaftId> = members.iter().copied().map(RaftId).collect();
+    members.sort_unstable();
+    members
+}
+
+fn non_zero(id: u64) -> Option<RaftId> {
+    (id != 0).then_some(RaftId(id))
+}
+
+/// The message of a caught panic.
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
+    panic
+        .downcast_ref::<String>()
+        .cloned()
+        .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
+        .unwrap_or_else(|| "a panic without a message".to_string())
+}

@@ -1,116 +1,138 @@
-//! The thread around the core: its clock, its inbox, its way out.
+//! The two threads around the core: one decides, one waits for the disk.
+//!
+//! ```text
+//! handles ─► inbox ─► raft thread ── Send ──────────► transport
+//!              ▲         │  │  └──── Deliver ───────► application
+//!              │         │  └─ Persist{batch, then_send}
+//!              │         ▼
+//!              └──── raft-log thread: write all that is queued, sync once, hand `then_send` back
+//! ```
 
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::time::Instant;
-
-use bytes::Bytes;
-use raft::eraftpb::ConfState;
-use tokio::sync::{oneshot, watch};
-
-use crate::core::Core;
-use crate::disk::{Disk, RealDisk};
-use crate::handle::Request;
-use crate::log::Log;
-use crate::{
-    Config, Delivery, Fatal, LogIndex, OpenError, RaftHandle, RaftId, Role, Status, TransferError,
+use std::{
+    collections::BTreeMap,
+    fmt, io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    sync::{
+        Arc,
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+    },
+    thread::{Builder, JoinHandle},
+    time::{Duration, Instant},
 };
 
-/// Requests that may wait. Proposals and messages beyond are refused and dropped; both are repeated by who sent them.
-const REQUESTS: usize = 8_192;
-/// Requests dealt with before the log is synced once for all of them.
-const BATCH: usize = 1_024;
-/// Committed entries that the application has not fetched. What does not fit is read from the log later.
-const DELIVERIES: usize = 64;
-/// Bytes read from the log at once for the application.
-const DELIVERY_BYTES: u64 = 8 << 20;
+use bytes::Bytes;
+use tokio::sync::watch;
 
-/// The network, as far as ordering needs it.
+use crate::{
+    config::Config,
+    core::{Core, panic_text},
+    error::{Fatal, OpenError},
+    handle::RaftHandle,
+    ids::{LogIndex, RaftId, Ticket},
+    inbox::{Completion, Inbox, Lanes, ProposeReply, TransferReply},
+    io::{Answer, Delivery, Envelope, Input, Output, Persist, Proposal},
+    log::{
+        disk::{Disk, FolderDisk},
+        writer::LogWriter,
+    },
+    metrics::{LogMetrics, RaftMetrics, message_not_sent},
+    status::{Role, Status},
+};
+
+/// Writes queued for the log thread. When it is full, the raft thread waits: a leader whose disk is that far behind
+/// should lose its leadership, and a follower should not take on more.
+const WRITES_MAX: usize = 1024;
+
+/// Carries messages to other members.
 pub trait Transport: Send + 'static {
-    /// Queues a message to a member, without waiting. False if it could not be queued: ordering then treats the member
-    /// as unreachable and repeats the message later.
+    /// Queues a message for `to`. Must not block. False if it could not be queued: the core then treats the member as
+    /// unreachable for the moment. Losing, repeating and reordering messages is harmless.
     fn send(&mut self, to: RaftId, message: Bytes) -> bool;
 }
 
-/// A member's ordering, opened.
+/// What [`open`] gives.
+#[derive(Debug)]
 pub struct Opened {
-    /// Asks it.
+    /// For everyone who asks.
     pub handle: RaftHandle,
-    /// What is committed, in order. Ends when ordering has ended.
+    /// For the application: every entry in log order, beginning behind what it has applied.
     pub deliveries: Receiver<Delivery>,
     /// To be run on a thread of its own.
     pub runner: RaftRunner,
 }
 
-impl std::fmt::Debug for Opened {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Opened")
-            .field("handle", &self.handle)
+/// The raft thread, before it runs.
+pub struct RaftRunner {
+    core: Core,
+    tick: Duration,
+    election_ticks: u32,
+    inbox: Arc<Inbox>,
+    disk: Arc<dyn Disk>,
+    transport: Box<dyn Transport>,
+    deliveries: SyncSender<Delivery>,
+    status: watch::Sender<Status>,
+}
+
+impl fmt::Debug for RaftRunner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RaftRunner")
+            .field("core", &self.core)
             .finish_non_exhaustive()
     }
 }
 
-/// Opens or begins the log in `dir`. `applied`: the last index whose effect the application already has.
+/// Opens the log in `dir`, recovers it and builds the core. `applied` is the last index whose effect the application
+/// already holds durably enough to skip it.
 ///
 /// # Errors
-/// [`OpenError`].
+/// See [`OpenError`].
 pub fn open(
     config: Config,
     dir: &Path,
     applied: LogIndex,
     transport: Box<dyn Transport>,
 ) -> Result<Opened, OpenError> {
-    let disk = RealDisk::open(dir.to_owned()).map_err(|e| OpenError::Io {
-        reason: format!("{}: {e}", dir.display()),
+    let disk = FolderDisk::open(dir).map_err(|source| match source.kind() {
+        io::ErrorKind::WouldBlock => OpenError::Locked {
+            dir: dir.to_path_buf(),
+        },
+        _ => OpenError::Io {
+            action: format!("open log folder {}", dir.display()),
+            source,
+        },
     })?;
-    open_on(config, Box::new(disk), applied, transport)
+    open_on(config, Arc::new(disk), applied, transport)
 }
 
-pub(crate) fn open_core(
+/// As [`open`], on any disk.
+///
+/// # Errors
+/// See [`OpenError`].
+pub fn open_on(
     config: Config,
-    disk: Box<dyn Disk>,
-    applied: LogIndex,
-) -> Result<Core, OpenError> {
-    let faults = config.faults();
-    if !faults.is_empty() {
-        return Err(OpenError::Config {
-            reason: faults.join("; "),
-        });
-    }
-    let members = ConfState {
-        voters: config.voters.iter().map(|id| id.0).collect(),
-        learners: config.learners.iter().map(|id| id.0).collect(),
-        ..ConfState::default()
-    };
-    let log = Log::open(disk, members, config.segment_bytes, config.cache_bytes)?;
-    Core::open(config, log, applied)
-}
-
-fn open_on(
-    config: Config,
-    disk: Box<dyn Disk>,
+    disk: Arc<dyn Disk>,
     applied: LogIndex,
     transport: Box<dyn Transport>,
 ) -> Result<Opened, OpenError> {
-    let core = open_core(config.clone(), disk, applied)?;
-    let (requests, inbox) = sync_channel(REQUESTS);
-    let (deliver, deliveries) = sync_channel(DELIVERIES);
-    let status = Arc::new(watch::Sender::new(core.status()));
-    let handle = RaftHandle {
-        requests,
-        status: Arc::clone(&status),
-    };
+    let (tick, election_ticks) = (config.tick, config.election_ticks);
+    let (payload_bytes_max, delivery_entries_max) =
+        (config.payload_bytes_max, config.delivery_entries_max);
+    let core = Core::open(config, Arc::clone(&disk), applied)?;
+    let inbox = Arc::new(Inbox::new());
+    let (status, watched) = watch::channel(core.status());
+    // As large as the core's window, so that it is never full.
+    let (sender, deliveries) = sync_channel(delivery_entries_max as usize);
+    let handle = RaftHandle::new(Arc::clone(&inbox), watched, payload_bytes_max);
     let runner = RaftRunner {
-        config,
         core,
+        tick,
+        election_ticks,
         inbox,
-        deliver,
-        undelivered: None,
-        status,
+        disk,
         transport,
-        transfer: None,
-        stopping: None,
+        deliveries: sender,
+        status,
     };
     Ok(Opened {
         handle,
@@ -119,208 +141,290 @@ fn open_on(
     })
 }
 
-/// The body of the raft thread.
-pub struct RaftRunner {
-    config: Config,
-    core: Core,
-    inbox: Receiver<Request>,
-    deliver: SyncSender<Delivery>,
-    undelivered: Option<std::collections::VecDeque<Delivery>>,
-    status: Arc<watch::Sender<Status>>,
-    transport: Box<dyn Transport>,
-    /// A transfer under way: to whom, until when (in ticks), who asked.
-    transfer: Option<Transfer>,
-    /// Ticks left to hand leadership over before the thread ends.
+impl RaftRunner {
+    /// The body of the raft thread: runs until [`RaftHandle::shutdown`]. Starts the log thread and joins it.
+    ///
+    /// # Errors
+    /// [`Fatal`]: the process should end. Nothing is promised to anyone after it.
+    pub fn run(self) -> Result<(), Fatal> {
+        let _closing = CloseOnEnd(Arc::clone(&self.inbox));
+        let (writes, queue) = sync_channel(WRITES_MAX);
+        let writer = LogWriter::new(Arc::clone(&self.disk));
+        let inbox = Arc::clone(&self.inbox);
+        let log_thread = Builder::new()
+            .name("raft-log".into())
+            .spawn(move || log_thread(writer, &queue, &inbox))
+            .map_err(|error| gone(error.to_string()))?;
+        let mut running = Running {
+            next_tick: Instant::now() + self.tick,
+            runner: self,
+            writes,
+            metrics: RaftMetrics::new(),
+            next_ticket: 0,
+            replies: BTreeMap::new(),
+            feedback: Vec::new(),
+            stopping: None,
+        };
+        let outcome = running.run();
+        // Ends the log thread's queue; what is in it is still written and synced.
+        drop(running);
+        let log_outcome = join(log_thread);
+        outcome.and(log_outcome)
+    }
+}
+
+fn gone(reason: String) -> Fatal {
+    Fatal::ThreadGone {
+        thread: "raft-log",
+        reason,
+    }
+}
+
+fn join(log_thread: JoinHandle<Result<(), Fatal>>) -> Result<(), Fatal> {
+    log_thread
+        .join()
+        .unwrap_or_else(|panic| Err(gone(panic_text(panic.as_ref()))))
+}
+
+/// However the raft thread ends, callers learn that it did.
+struct CloseOnEnd(Arc<Inbox>);
+
+impl Drop for CloseOnEnd {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+/// The raft thread, running.
+struct Running {
+    runner: RaftRunner,
+    next_tick: Instant,
+    writes: SyncSender<Persist>,
+    metrics: RaftMetrics,
+    next_ticket: u64,
+    replies: BTreeMap<Ticket, Reply>,
+    /// What sending taught, for the core's next turn.
+    feedback: Vec<Input>,
+    /// Ticks left for handing leadership over.
     stopping: Option<u32>,
 }
 
-struct Transfer {
-    ticks_left: u32,
-    done: oneshot::Sender<Result<(), TransferError>>,
+enum Reply {
+    Propose(ProposeReply),
+    Transfer(TransferReply),
 }
 
-impl std::fmt::Debug for RaftRunner {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RaftRunner")
-            .field("id", &self.config.id)
-            .finish_non_exhaustive()
-    }
-}
-
-impl RaftRunner {
-    /// Orders until shut down.
-    ///
-    /// # Errors
-    /// [`Fatal`]: the process must end.
-    pub fn run(mut self) -> Result<(), Fatal> {
-        let mut next_tick = Instant::now() + self.config.tick;
+impl Running {
+    fn run(&mut self) -> Result<(), Fatal> {
+        let mut out = Vec::new();
+        self.publish();
         loop {
-            let now = Instant::now();
-            if now >= next_tick {
-                // After a pause of the process one tick is enough: time that nobody saw cannot be caught up with.
-                next_tick = now + self.config.tick;
-                self.tick();
+            let wait_until = if self.feedback.is_empty() {
+                self.next_tick
+            } else {
+                Instant::now()
+            };
+            let lanes = self.runner.inbox.take(wait_until);
+            self.accept(lanes, &mut out)?;
+            self.tick_if_due(&mut out)?;
+            self.runner.core.flush(&mut out)?;
+            for output in out.drain(..) {
+                self.carry_out(output)?;
             }
-            match self
-                .inbox
-                .recv_timeout(next_tick.saturating_duration_since(Instant::now()))
-            {
-                Ok(request) => {
-                    self.request(request)?;
-                    for _ in 1..BATCH {
-                        let Ok(request) = self.inbox.try_recv() else {
-                            break;
-                        };
-                        self.request(request)?;
-                    }
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return Ok(()),
-            }
-            self.progress()?;
-            if self.stopped() {
+            let status = self.publish();
+            if self.may_stop(&status) {
                 return Ok(());
             }
         }
     }
 
-    fn tick(&mut self) {
-        self.core.tick();
-        if let Some(left) = &mut self.stopping {
-            *left = left.saturating_sub(1);
+    /// Everything that waited goes in before one flush, so that it shares one write.
+    fn accept(&mut self, lanes: Lanes, out: &mut Vec<Output>) -> Result<(), Fatal> {
+        if let Some(fatal) = lanes.fatal {
+            return Err(fatal);
         }
-        if let Some(transfer) = &mut self.transfer {
-            transfer.ticks_left = transfer.ticks_left.saturating_sub(1);
+        let mut inputs = std::mem::take(&mut self.feedback);
+        let mut released = Vec::new();
+        for completion in lanes.completions {
+            inputs.push(Input::Persisted {
+                write: completion.write,
+            });
+            released.extend(completion.then_send);
         }
+        inputs.extend(lanes.applied.map(|index| Input::Applied { index }));
+        inputs.extend(
+            lanes
+                .compaction
+                .map(|(up_to, manifest)| Input::Compact { up_to, manifest }),
+        );
+        inputs.extend(
+            lanes
+                .unreachable
+                .into_iter()
+                .map(|peer| Input::Unreachable { peer }),
+        );
+        inputs.extend(
+            lanes
+                .messages
+                .into_iter()
+                .map(|(from, message)| Input::Received { from, message }),
+        );
+        for (to, reply) in lanes.transfers {
+            let ticket = self.ticket(Reply::Transfer(reply));
+            inputs.push(Input::TransferLeadership { to, ticket });
+        }
+        for waiting in lanes.proposals {
+            let ticket = waiting
+                .reply
+                .map(|reply| self.ticket(Reply::Propose(reply)));
+            let (payload, in_term) = (waiting.payload, waiting.in_term);
+            inputs.push(Input::Propose(Proposal {
+                payload,
+                in_term,
+                ticket,
+            }));
+        }
+        if lanes.shutdown && self.stopping.is_none() {
+            self.stopping = Some(self.runner.election_ticks);
+            inputs.push(Input::HandOver);
+        }
+        for envelope in released {
+            self.send(envelope);
+        }
+        inputs
+            .into_iter()
+            .try_for_each(|input| self.runner.core.accept(input, out))
     }
 
-    fn request(&mut self, request: Request) -> Result<(), Fatal> {
-        match request {
-            Request::Propose {
-                payload,
-                term,
-                outcome,
-            } => {
-                let result = self.core.propose(payload, term);
-                if let Some(outcome) = outcome {
-                    // The proposer may have lost interest.
-                    outcome.send(result).ok();
+    fn ticket(&mut self, reply: Reply) -> Ticket {
+        self.next_ticket += 1;
+        self.replies.insert(Ticket(self.next_ticket), reply);
+        Ticket(self.next_ticket)
+    }
+
+    /// Ticks missed because the thread was held up are not made up for: members were not silent meanwhile, we were deaf.
+    fn tick_if_due(&mut self, out: &mut Vec<Output>) -> Result<(), Fatal> {
+        let now = Instant::now();
+        if now < self.next_tick {
+            return Ok(());
+        }
+        let tick = self.runner.tick;
+        self.next_tick = (self.next_tick + tick).max(now + tick / 2);
+        if let Some(ticks_left) = &mut self.stopping {
+            *ticks_left = ticks_left.saturating_sub(1);
+        }
+        self.runner.core.accept(Input::Tick, out)
+    }
+
+    fn carry_out(&mut self, output: Output) -> Result<(), Fatal> {
+        match output {
+            Output::Send(envelope) => self.send(envelope),
+            Output::Persist(persist) => {
+                if self.writes.send(persist).is_err() {
+                    // It said why before it ended.
+                    let reported = self.runner.inbox.take(Instant::now()).fatal;
+                    return Err(reported.unwrap_or_else(|| gone("its queue is closed".into())));
                 }
             }
-            Request::Received { from, message } => self.core.received(from, &message),
-            Request::Unreachable { peer } => self.core.unreachable(peer),
-            Request::Applied { index } => self.core.applied(index),
-            Request::Compact { up_to, manifest } => self.core.compact(up_to, manifest)?,
-            Request::Transfer { to, done } => match self.core.transfer(to) {
-                Ok(()) => {
-                    self.transfer = Some(Transfer {
-                        ticks_left: self.config.election_ticks,
-                        done,
-                    })
-                }
-                Err(e) => {
-                    done.send(Err(e)).ok();
+            Output::Deliver(delivery) => match self.runner.deliveries.try_send(delivery) {
+                Ok(()) => {}
+                Err(TrySendError::Disconnected(_)) if self.stopping.is_some() => {}
+                Err(TrySendError::Disconnected(_)) => return Err(Fatal::ApplicationGone),
+                Err(TrySendError::Full(delivery)) => {
+                    let what = format!("no room for delivery {}", delivery.index());
+                    return Err(Fatal::Impossible { what });
                 }
             },
-            Request::Shutdown => self.begin_stop(),
+            Output::Answer { ticket, answer } => self.answer(ticket, answer),
         }
         Ok(())
     }
 
-    fn begin_stop(&mut self) {
-        let successor = match self.core.status().role {
-            Role::Leader => self.core.best_successor(),
-            Role::Follower | Role::Candidate | Role::Learner => None,
+    fn send(&mut self, envelope: Envelope) {
+        let Envelope {
+            to: peer,
+            message,
+            snapshot,
+        } = envelope;
+        let delivered = self.runner.transport.send(peer, message);
+        if snapshot {
+            self.feedback
+                .push(Input::SnapshotOutcome { peer, delivered });
+        }
+        if !delivered {
+            message_not_sent();
+            self.feedback.push(Input::Unreachable { peer });
+        }
+    }
+
+    fn answer(&mut self, ticket: Ticket, answer: Answer) {
+        let heard = match (self.replies.remove(&ticket), answer) {
+            (Some(Reply::Propose(reply)), Answer::Propose(outcome)) => reply.send(outcome).is_ok(),
+            (Some(Reply::Transfer(reply)), Answer::Transfer(outcome)) => {
+                reply.send(outcome).is_ok()
+            }
+            _ => false,
         };
-        self.stopping = Some(match successor {
-            Some(to) if self.core.transfer(to).is_ok() => self.config.election_ticks,
-            _ => 0,
+        if !heard {
+            tracing::debug!(%ticket, "nobody waits for this answer any more");
+        }
+    }
+
+    fn publish(&mut self) -> Status {
+        let status = self.runner.core.status();
+        self.runner.inbox.show(&status);
+        self.metrics.show(&self.runner.core, &status);
+        self.runner.status.send_if_modified(|shown| {
+            let changed = *shown != status;
+            if changed {
+                shown.clone_from(&status);
+            }
+            changed
         });
+        status
     }
 
-    fn stopped(&self) -> bool {
-        self.stopping
-            .is_some_and(|left| left == 0 || self.status.borrow().role != Role::Leader)
+    /// A leader stays until another one is known, or nobody takes over in time.
+    fn may_stop(&self, status: &Status) -> bool {
+        let Some(ticks_left) = self.stopping else {
+            return false;
+        };
+        let waits_for_successor = match status.role {
+            Role::Leader => status.transferring,
+            Role::Candidate | Role::Follower | Role::Learner => status.leader.is_none(),
+        };
+        ticks_left == 0 || !waits_for_successor
     }
+}
 
-    /// Syncs what has to be, sends, delivers, tells.
-    fn progress(&mut self) -> Result<(), Fatal> {
-        let started = Instant::now();
-        let transport = &mut self.transport;
-        let mut failed: Vec<RaftId> = Vec::new();
-        let mut snapshots: Vec<(RaftId, bool)> = Vec::new();
-        self.core.ready(&mut |to, message, snapshot| {
-            let queued = transport.send(to, message);
-            if snapshot {
-                snapshots.push((to, queued));
-            } else if !queued && !failed.contains(&to) {
-                failed.push(to);
+/// Writes whatever is queued, syncs once for all of it, and reports.
+fn log_thread(
+    mut writer: LogWriter,
+    queue: &Receiver<Persist>,
+    inbox: &Inbox,
+) -> Result<(), Fatal> {
+    let metrics = LogMetrics::new();
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        while let Ok(first) = queue.recv() {
+            let mut completions = Vec::new();
+            let mut bytes = 0;
+            for persist in std::iter::once(first).chain(queue.try_iter().take(WRITES_MAX)) {
+                writer.write(&persist.batch)?;
+                bytes += persist.batch.size_bytes();
+                let Persist {
+                    write, then_send, ..
+                } = persist;
+                completions.push(Completion { write, then_send });
             }
-        })?;
-        metrics::histogram!("quorate_raft_ready_seconds").record(started.elapsed().as_secs_f64());
-        for to in failed {
-            self.core.unreachable(to);
-        }
-        for (to, queued) in snapshots {
-            self.core.snapshot_sent(to, queued);
-        }
-        self.deliver()?;
-        self.tell();
-        Ok(())
-    }
-
-    fn deliver(&mut self) -> Result<(), Fatal> {
-        loop {
-            let mut waiting = match self.undelivered.take() {
-                Some(waiting) => waiting,
-                None => self.core.deliveries(DELIVERIES, DELIVERY_BYTES)?.into(),
-            };
-            if waiting.is_empty() {
-                return Ok(());
+            if bytes > 0 {
+                let started = Instant::now();
+                writer.barrier()?;
+                metrics.barrier(started.elapsed(), bytes);
             }
-            while let Some(delivery) = waiting.pop_front() {
-                match self.deliver.try_send(delivery) {
-                    Ok(()) => {}
-                    Err(TrySendError::Full(delivery)) => {
-                        waiting.push_front(delivery);
-                        self.undelivered = Some(waiting);
-                        return Ok(());
-                    }
-                    // The application ends first only when the node ends.
-                    Err(TrySendError::Disconnected(_)) => {
-                        self.stopping.get_or_insert(0);
-                        return Ok(());
-                    }
-                }
-            }
+            inbox.complete(completions);
         }
-    }
-
-    fn tell(&mut self) {
-        let status = self.core.status();
-        if let Some(transfer) = self.transfer.take() {
-            if status.role != Role::Leader {
-                transfer.done.send(Ok(())).ok();
-            } else if transfer.ticks_left == 0 {
-                transfer.done.send(Err(TransferError::TimedOut)).ok();
-            } else {
-                self.transfer = Some(transfer);
-            }
-        }
-        let before = self.status.borrow().clone();
-        if before.role != status.role
-            || before.term != status.term
-            || before.leader != status.leader
-        {
-            tracing::info!(role = ?status.role, term = status.term.0, leader = ?status.leader.map(|l| l.0), "ordering");
-            metrics::gauge!("quorate_raft_term").set(status.term.0 as f64);
-            metrics::counter!("quorate_raft_role_changes_total").increment(1);
-        }
-        metrics::gauge!("quorate_raft_committed_index").set(status.committed.0 as f64);
-        metrics::gauge!("quorate_raft_applied_index").set(status.applied.0 as f64);
-        metrics::gauge!("quorate_raft_log_bytes").set(self.core.log_bytes() as f64);
-        if before != status {
-            self.status.send_replace(status);
-        }
-    }
+        writer.barrier()
+    }))
+    .unwrap_or_else(|panic| Err(gone(panic_text(panic.as_ref()))));
+    outcome.inspect_err(|fatal| inbox.fail(fatal.clone()))
 }

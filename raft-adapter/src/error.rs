@@ -1,118 +1,285 @@
-//! What can go wrong, by what the caller has to do about it.
+//! What can go wrong: refusals (the caller's doing), faults at open, and the end of the instance.
 
-use crate::{LogIndex, RaftId};
+use std::{io, path::PathBuf};
 
-/// A promise of ordering is broken: the node must stop.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[must_use]
-pub enum Fatal {
-    /// The log could not be written, synced or read.
-    #[error("raft log: {reason}")]
-    Log {
-        /// What failed.
-        reason: String,
-    },
-    /// A state that cannot be.
-    #[error("impossible: {reason}")]
-    Impossible {
-        /// What was found.
-        reason: String,
-    },
-}
+use crate::{
+    config::ConfigError,
+    ids::{LogIndex, RaftId, Term},
+};
 
-/// Why ordering does not start.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum OpenError {
-    /// A setting is wrong.
-    #[error("configuration: {reason}")]
-    Config {
-        /// Which, and what is allowed.
-        reason: String,
-    },
-    /// The operating system failed.
-    #[error("raft log: {reason}")]
-    Io {
-        /// What the system said.
-        reason: String,
-    },
-    /// Something before the end of the log does not read well.
-    #[error("raft log is damaged: {file} at byte {offset}: {reason}")]
-    Damaged {
-        /// Which file.
-        file: String,
-        /// Where.
-        offset: u64,
-        /// What is wrong.
-        reason: String,
-    },
-    /// The application has more than the log: log files are missing. Voting now could break earlier promises.
-    #[error(
-        "raft log ends at {log_last}, but the chain of this node has applied {applied}: log files are missing"
-    )]
-    LogBehindApplication {
-        /// Last index in the log.
-        log_last: LogIndex,
-        /// Last index that the application has.
-        applied: LogIndex,
-    },
-}
-
-/// Why a proposal was refused before or in the core.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum ProposeRefusal {
-    /// This member does not lead, or not in that term.
-    #[error("this member does not lead in that term (leader: {leader:?})")]
+/// Why a proposal was not put into the log. The payload did not and will not take effect through this proposal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// Another member orders now; ask there.
+    #[error("not the leader; leader is {leader:?}")]
     NotLeader {
-        /// Who leads, if known.
+        /// Who leads, as far as known.
         leader: Option<RaftId>,
     },
-    /// Too much is waiting, or leadership is being handed over.
-    #[error("too many proposals are waiting")]
-    Busy,
-    /// An empty payload means something else in the log.
-    #[error("the payload is empty")]
-    Empty,
-    /// Ordering has ended.
+    /// The proposal was made for another term than the current one; what it builds upon may be gone.
+    #[error("proposed for term {proposed}, current term is {current}")]
+    OtherTerm {
+        /// The term the caller asked for.
+        proposed: Term,
+        /// The term now.
+        current: Term,
+    },
+    /// Leadership is being handed over; no proposal can be taken meanwhile.
+    #[error("leadership is being handed over")]
+    Transferring,
+    /// Too much is waiting; try again later.
+    #[error("too many proposals are waiting: {waiting} of {max} {unit}")]
+    Busy {
+        /// What waits.
+        waiting: u64,
+        /// What may wait.
+        max: u64,
+        /// What is counted: `proposals`, `bytes` or `uncommitted bytes`.
+        unit: &'static str,
+    },
+    /// An empty payload means "no application data" in the log.
+    #[error("payload is empty; at least 1 byte is needed")]
+    EmptyPayload,
+    /// Larger than the configuration allows.
+    #[error("payload of {got} bytes exceeds payload_bytes_max {max}")]
+    PayloadTooLarge {
+        /// Bytes offered.
+        got: u64,
+        /// Bytes allowed.
+        max: u64,
+    },
+    /// A membership change is under way, or may be as far as a new leader knows; one at a time.
+    #[error("a membership change is under way")]
+    ChangePending,
+    /// This member's ordering has ended.
     #[error("ordering has stopped")]
     Stopped,
 }
 
-/// Refusals at the handle are the same as in the core.
-pub type ProposeError = ProposeRefusal;
-
-/// What became of a proposal. Appended does not mean committed: the committed entries tell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ProposeOutcome {
-    /// It stands in this leader's log.
-    Appended {
-        /// At this index.
-        index: LogIndex,
-        /// In this term.
-        term: crate::Term,
-    },
-    /// It does not, and never will.
-    Refused(ProposeRefusal),
+impl ProposeError {
+    /// True if the same proposal may succeed here later without anything else changing at the caller.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Busy { .. } | Self::Transferring | Self::ChangePending => true,
+            // The caller must look for the leader or build the proposal anew.
+            Self::NotLeader { .. }
+            | Self::OtherTerm { .. }
+            | Self::EmptyPayload
+            | Self::PayloadTooLarge { .. }
+            | Self::Stopped => false,
+        }
+    }
 }
 
 /// Why leadership was not handed over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TransferError {
-    /// This member does not lead.
-    #[error("this member does not lead (leader: {leader:?})")]
+    /// Only a leader can hand over.
+    #[error("not the leader; leader is {leader:?}")]
     NotLeader {
-        /// Who leads, if known.
+        /// Who leads, as far as known.
         leader: Option<RaftId>,
     },
-    /// Only voters lead.
-    #[error("member {member} is not a voter")]
-    NotAVoter {
-        /// Who was asked for.
-        member: RaftId,
+    /// Only voters can lead.
+    #[error("member {to} is not a voter")]
+    NotVoter {
+        /// The member asked for.
+        to: RaftId,
     },
-    /// It did not take over within an election timeout; this member goes on leading, or somebody else does.
-    #[error("member did not take over in time")]
-    TimedOut,
-    /// Ordering has ended.
+    /// We lead already.
+    #[error("member {to} is this member itself")]
+    ToItself {
+        /// The member asked for.
+        to: RaftId,
+    },
+    /// One hand-over at a time.
+    #[error("a hand-over to {to} is under way")]
+    UnderWay {
+        /// Where leadership goes.
+        to: RaftId,
+    },
+    /// The member did not take over within an election timeout.
+    #[error("member {to} did not take over in time")]
+    TimedOut {
+        /// The member asked for.
+        to: RaftId,
+    },
+    /// The election had another outcome.
+    #[error("member {leader} became the leader instead of {to}")]
+    OtherLeader {
+        /// The member asked for.
+        to: RaftId,
+        /// The member that won.
+        leader: RaftId,
+    },
+    /// Too many requests are waiting.
+    #[error("too many control requests are waiting, at most {max}")]
+    Busy {
+        /// The limit.
+        max: u64,
+    },
+    /// This member's ordering has ended.
     #[error("ordering has stopped")]
     Stopped,
+}
+
+/// The log on disk is not what was written. Nothing is repaired by guessing: an operator must restore the member or
+/// let it join anew.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Damage {
+    /// A file does not begin as a log file of ours.
+    #[error("segment {segment}: header is damaged or of another format: {fault}")]
+    Header {
+        /// The file's number.
+        segment: u64,
+        /// What is wrong with it.
+        fault: &'static str,
+    },
+    /// A record that had been durable cannot be read any more.
+    #[error(
+        "segment {segment}: the record at offset {offset} is damaged though it had been durable"
+    )]
+    Record {
+        /// The file's number.
+        segment: u64,
+        /// Bytes from the file's start.
+        offset: u64,
+    },
+    /// A record is intact but its content makes no sense.
+    #[error("segment {segment}: the record at offset {offset} has impossible content: {fault}")]
+    Content {
+        /// The file's number.
+        segment: u64,
+        /// Bytes from the file's start.
+        offset: u64,
+        /// What is wrong with it.
+        fault: &'static str,
+    },
+    /// Records are missing between two files.
+    #[error(
+        "segment {segment} begins with record {found}, expected {expected}: a file or its end is missing"
+    )]
+    Gap {
+        /// The file's number.
+        segment: u64,
+        /// The sequence number expected there.
+        expected: u64,
+        /// The sequence number found there.
+        found: u64,
+    },
+    /// Entries are missing between the compacted part and the first one on disk, or below the commit index.
+    #[error("entries {from} to {to} are missing")]
+    MissingEntries {
+        /// First missing index.
+        from: LogIndex,
+        /// Last missing index.
+        to: LogIndex,
+    },
+}
+
+/// Why a member's ordering could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The settings are faulty.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Another process has the log open.
+    #[error("log folder {dir} is in use by another process")]
+    Locked {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// The log could not be read or prepared.
+    #[error("cannot {action}: {source}")]
+    Io {
+        /// What was tried.
+        action: String,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The log is damaged.
+    #[error("log is damaged: {0}")]
+    Damaged(#[from] Damage),
+    /// The log belongs to another member; two members with one log would vote twice.
+    #[error("log belongs to member {found}, configured is {configured}")]
+    OtherMember {
+        /// The owner written in the log.
+        found: RaftId,
+        /// The configured id.
+        configured: RaftId,
+    },
+    /// The application holds more than the log: the log was lost or replaced, and what this member promised to others
+    /// with it. It must not vote again under this id.
+    #[error(
+        "log ends at index {last}, but the application has applied {applied}: the log was lost or replaced"
+    )]
+    LogBehindApplication {
+        /// What the application holds.
+        applied: LogIndex,
+        /// Where the log ends.
+        last: LogIndex,
+    },
+    /// raft-rs refused the recovered state.
+    #[error("ordering core refused to start: {reason}")]
+    Core {
+        /// Its words.
+        reason: String,
+    },
+}
+
+/// A promise is broken; this instance is over and the process should end. There is no way to go on: after a failed
+/// sync nobody knows what is on the disk.
+#[must_use = "a fatal fault has to stop the node"]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fatal {
+    /// Writing, syncing or reading the log failed. The instance is poisoned: every later call answers the same.
+    #[error("log segment {segment}: {operation} failed: {reason}")]
+    Disk {
+        /// What was tried.
+        operation: &'static str,
+        /// The file's number.
+        segment: u64,
+        /// The system's answer.
+        reason: String,
+    },
+    /// What was written cannot be read back.
+    #[error("log is damaged: {0}")]
+    Damaged(#[from] Damage),
+    /// A leader counts on entries this member acknowledged and no longer has. Its disk was lost, rolled back or
+    /// replaced; under this id it could help elect a leader without committed entries. It has to join anew under a new id.
+    #[error(
+        "leader {leader} counts on entry {acknowledged} which this log (last entry {last}) does not hold: the log was lost"
+    )]
+    LogLost {
+        /// Who said so.
+        leader: RaftId,
+        /// The entry this member is known to have acknowledged.
+        acknowledged: LogIndex,
+        /// Where its log ends.
+        last: LogIndex,
+    },
+    /// The core panicked; its state is unknown.
+    #[error("ordering core panicked: {message}")]
+    Panicked {
+        /// The panic's message.
+        message: String,
+    },
+    /// A state that the rules exclude.
+    #[error("impossible state: {what}")]
+    Impossible {
+        /// What was found.
+        what: String,
+    },
+    /// The application dropped its end of the deliveries while ordering was running.
+    #[error("the application no longer takes deliveries")]
+    ApplicationGone,
+    /// A thread of ours could not be started or ended without a word.
+    #[error("thread {thread} is gone: {reason}")]
+    ThreadGone {
+        /// Its name.
+        thread: &'static str,
+        /// What is known.
+        reason: String,
+    },
 }

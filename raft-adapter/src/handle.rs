@@ -1,159 +1,124 @@
-//! Ordering as others see it.
+//! How the rest of the node talks to the raft thread.
 
-use std::sync::Arc;
-use std::sync::mpsc::{SyncSender, TrySendError};
+use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
 use crate::{
-    LogIndex, ProposeError, ProposeOutcome, ProposeRefusal, RaftId, Role, Status, Term,
-    TransferError,
+    core::propose::check_payload,
+    error::{ProposeError, TransferError},
+    ids::{LogIndex, RaftId, Term},
+    inbox::Inbox,
+    io::ProposeOutcome,
+    status::Status,
 };
 
-/// What the raft thread is asked. One queue keeps the order of proposals.
-#[derive(Debug)]
-pub(crate) enum Request {
-    Propose {
-        payload: Bytes,
-        term: Term,
-        outcome: Option<oneshot::Sender<ProposeOutcome>>,
-    },
-    Received {
-        from: RaftId,
-        message: Bytes,
-    },
-    Unreachable {
-        peer: RaftId,
-    },
-    Applied {
-        index: LogIndex,
-    },
-    Compact {
-        up_to: LogIndex,
-        manifest: Bytes,
-    },
-    Transfer {
-        to: RaftId,
-        done: oneshot::Sender<Result<(), TransferError>>,
-    },
-    Shutdown,
+/// Asks the raft thread. Cheap to clone. Nothing here blocks, except that `transfer_leadership` waits for its outcome.
+#[derive(Clone)]
+pub struct RaftHandle {
+    inbox: Arc<Inbox>,
+    status: watch::Receiver<Status>,
+    payload_bytes_max: u64,
 }
 
-/// Asks ordering. Cheap to clone; nothing here waits for the disk or for others.
-#[derive(Clone, Debug)]
-pub struct RaftHandle {
-    pub(crate) requests: SyncSender<Request>,
-    pub(crate) status: Arc<watch::Sender<Status>>,
+impl fmt::Debug for RaftHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RaftHandle")
+            .field("status", &*self.status.borrow())
+            .finish_non_exhaustive()
+    }
 }
 
 impl RaftHandle {
-    /// Proposes a payload under the leadership of `in_term`; refused if this member does not lead in that term.
-    /// Proposals keep their order.
-    ///
-    /// # Errors
-    /// [`ProposeError`].
-    pub fn propose(&self, payload: Bytes, in_term: Term) -> Result<(), ProposeError> {
-        self.request_proposal(payload, in_term, None)
+    pub(crate) fn new(
+        inbox: Arc<Inbox>,
+        status: watch::Receiver<Status>,
+        payload_bytes_max: u64,
+    ) -> Self {
+        Self {
+            inbox,
+            status,
+            payload_bytes_max,
+        }
     }
 
-    /// As [`Self::propose`]; the receiver tells where the payload was appended, or that it was refused.
+    /// Puts `payload` into the log if this member still leads in `in_term` when its turn comes. Proposals keep their
+    /// order. `Ok` means that it waits its turn, not that it is in the log: whoever needs to know uses
+    /// [`RaftHandle::propose_tracked`] or looks for it among the deliveries.
     ///
     /// # Errors
-    /// [`ProposeError`].
+    /// What is already known not to work: [`ProposeError`].
+    pub fn propose(&self, payload: Bytes, in_term: Term) -> Result<(), ProposeError> {
+        check_payload(payload.len() as u64, self.payload_bytes_max)?;
+        self.inbox.propose(payload, in_term, None)
+    }
+
+    /// As [`RaftHandle::propose`], with the outcome. The receiver fails if ordering ends first; the payload may or may
+    /// not be in the log then.
+    ///
+    /// # Errors
+    /// What is already known not to work: [`ProposeError`].
     pub fn propose_tracked(
         &self,
         payload: Bytes,
         in_term: Term,
     ) -> Result<oneshot::Receiver<ProposeOutcome>, ProposeError> {
-        let (sender, receiver) = oneshot::channel();
-        self.request_proposal(payload, in_term, Some(sender))?;
-        Ok(receiver)
+        check_payload(payload.len() as u64, self.payload_bytes_max)?;
+        let (reply, outcome) = oneshot::channel();
+        self.inbox.propose(payload, in_term, Some(reply))?;
+        Ok(outcome)
     }
 
-    fn request_proposal(
-        &self,
-        payload: Bytes,
-        term: Term,
-        outcome: Option<oneshot::Sender<ProposeOutcome>>,
-    ) -> Result<(), ProposeError> {
-        if payload.is_empty() {
-            return Err(ProposeRefusal::Empty);
-        }
-        {
-            let status = self.status.borrow();
-            if status.role != Role::Leader || status.term != term {
-                return Err(ProposeRefusal::NotLeader {
-                    leader: status.leader,
-                });
-            }
-        }
-        self.requests
-            .try_send(Request::Propose {
-                payload,
-                term,
-                outcome,
-            })
-            .map_err(|e| match e {
-                TrySendError::Full(_) => ProposeRefusal::Busy,
-                TrySendError::Disconnected(_) => ProposeRefusal::Stopped,
-            })
-    }
-
-    /// A message from another member, as the network knows that member. When the queue is full it is dropped and
-    /// counted: Raft repeats itself.
+    /// Bytes that came in over the connection of member `from`. At most 4,096 messages (64 MiB) wait; beyond that the
+    /// newest are dropped and counted.
     pub fn receive(&self, from: RaftId, message: Bytes) {
-        if self
-            .requests
-            .try_send(Request::Received { from, message })
-            .is_err()
-        {
-            metrics::counter!("quorate_raft_dropped_messages_total").increment(1);
-        }
+        self.inbox.receive(from, message);
     }
 
-    /// The network could not deliver to this member.
+    /// Something sent to `peer` was lost after the transport had taken it, or its connection is down.
     pub fn unreachable(&self, peer: RaftId) {
-        // A hint: if there is no room, the next heartbeat finds out.
-        drop(self.requests.try_send(Request::Unreachable { peer }));
+        self.inbox.unreachable(peer);
     }
 
-    /// The application has dealt with everything up to this index.
+    /// The application took every delivery up to `index`. Must be called for every delivery, soon: unreported ones fill
+    /// a window of 64 entries, and nothing more is delivered when it is full.
     pub fn applied(&self, index: LogIndex) {
-        // Only fails when ordering has ended, and then nobody wants to know.
-        drop(self.requests.send(Request::Applied { index }));
+        self.inbox.applied(index);
     }
 
-    /// The application has everything up to here on its own disk; `manifest` is what a member that is further behind
-    /// than the log needs to know.
+    /// The application holds everything up to `up_to` durably and has reported it as applied. The log is cut up to there
+    /// but for the configured trailing entries, and `manifest` is what a member that is further behind receives.
     pub fn compact(&self, up_to: LogIndex, manifest: Bytes) {
-        drop(self.requests.send(Request::Compact { up_to, manifest }));
+        self.inbox.compact(up_to, manifest);
     }
 
-    /// Hands leadership over to a voter.
+    /// Hands leadership over to `to` and waits for the outcome, at most two election timeouts. No proposals are taken
+    /// meanwhile.
     ///
     /// # Errors
-    /// [`TransferError`].
+    /// [`TransferError`]; this member may or may not lead afterwards.
     pub async fn transfer_leadership(&self, to: RaftId) -> Result<(), TransferError> {
-        let (done, outcome) = oneshot::channel();
-        self.requests
-            .try_send(Request::Transfer { to, done })
-            .map_err(|_| TransferError::Stopped)?;
+        let (reply, outcome) = oneshot::channel();
+        self.inbox.transfer(to, reply)?;
         outcome.await.unwrap_or(Err(TransferError::Stopped))
     }
 
-    /// Where ordering stands now.
+    /// The latest status.
+    #[must_use]
     pub fn status(&self) -> Status {
         self.status.borrow().clone()
     }
 
-    /// Where ordering stands, and its changes.
+    /// Follows the status. Closed when ordering ends.
+    #[must_use]
     pub fn watch(&self) -> watch::Receiver<Status> {
-        self.status.subscribe()
+        self.status.clone()
     }
 
-    /// Ends ordering: a leader hands over first (one election timeout at most).
+    /// Ends ordering: a leader hands over first, for at most one election timeout; then everything accepted is synced and
+    /// `RaftRunner::run` returns.
     pub fn shutdown(&self) {
-        drop(self.requests.send(Request::Shutdown));
+        self.inbox.shut_down();
     }
 }

@@ -1,44 +1,79 @@
+//! Ordering of opaque payloads: what the majority of members wrote to disk, in one order, the same on every member.
+//!
 //! # What it is
-//! Takes opaque payloads and gives them back in one agreed, durable order: raft-rs driven safely, with a write-ahead log
-//! of our own. It knows bytes, members, files and ticks; not blocks, not the EVM, not the network's library.
+//! raft-rs driven safely: a synchronous, deterministic [`Core`] around it, our own write-ahead log, and two threads that
+//! bring clock, disk and network to them ([`open`], [`RaftRunner`]). It knows bytes, members, files and ticks; not blocks.
 //!
 //! # Flow
 //! ```text
-//! propose, receive, tick ─► Core ─ ready ─► Log: write, one fsync for all ─► send answers ─► committed entries ─► Delivery
+//! propose ─► inbox ─► core ─► Persist ─► raft-log thread: write, one sync for all that is queued
+//!   messages ──►        │                    │ Persisted; votes and acknowledgements leave only now
+//!                       ├─► Send ─► Transport│
+//!                       │◄───────────────────┘
+//!                       └─► Deliver: entries in log order ─► application ─► applied, compact
 //! ```
 //!
 //! # You must
-//! 1. Run [`RaftRunner::run`] on a thread of its own and end the process when it returns a [`Fatal`].
-//! 2. Take deliveries in order and report each with [`RaftHandle::applied`]; after a restart give [`open`] the last index
-//!    whose effect you still have.
-//! 3. Tell [`RaftHandle::receive`] who sent a message as the connection knows it, not as the message says.
-//! 4. Call [`RaftHandle::compact`] when everything up to an index is on your own disk.
+//! 1. Run [`RaftRunner::run`] on a thread of its own and end the process if it fails: half a node is worse than none.
+//! 2. Give [`open`] the last index whose effect you hold, and skip nothing: deliveries go on right behind it.
+//! 3. Report every delivery with [`RaftHandle::applied`], soon, empty payloads and manifests included.
+//! 4. On [`Delivery::Snapshot`], fetch what the manifest describes from another member, then report its index.
+//! 5. Call [`RaftHandle::compact`] only for what you hold durably; it is what you will never see again.
+//! 6. Mint only when [`Status::term_start`] is applied, and propose with the term you minted for.
+//! 7. Pass each message to [`RaftHandle::receive`] with the member whose authenticated connection it came over.
+//! 8. Never start a member under its id again after its log was lost, and never give an id to another member.
 //!
 //! # It promises
-//! - A vote, an acknowledgement or a commit leaves only after the fsync of what it promises.
-//! - All members are delivered the same entries in the same order.
-//! - A damaged log is refused; only a torn tail, which nobody was told of, is cut.
+//! - Every member delivers the same payloads at the same indexes; an index is delivered once per run, without gaps.
+//! - Nothing is delivered before it is on this member's disk, and nothing is acknowledged to others before it is there.
+//! - A member killed at any point comes back with everything it acknowledged, or refuses to start and says why.
+//! - Nothing here waits for the application, for the network or for a caller; every queue has a limit.
 //!
 //! # It does not
-//! Change members yet, move application state between members, or retry proposals.
+//! - look into payloads, deduplicate them, or forward proposals to the leader;
+//! - move bulk data: a manifest is small, and fetching what it stands for is the application's work;
+//! - detect a lost disk before a leader that remembers speaks up or the application knows of more ([`Fatal::LogLost`],
+//!   [`OpenError::LogBehindApplication`]);
+//! - authenticate members: the transport does.
 //!
 //! # Read next
-//! `core.rs`, `log.rs`, `driver.rs`.
+//! `io.rs` (all that goes in and out), `core.rs`, `log.rs` with `log/record.rs` (the format), `driver.rs` (the threads).
 
 mod config;
 mod core;
-mod disk;
 mod driver;
 mod error;
 mod handle;
 mod ids;
+mod inbox;
+mod io;
 mod log;
+mod metrics;
+mod random;
 mod status;
+mod watermarks;
 
-pub use config::Config;
-pub use disk::{Disk, RealDisk};
-pub use driver::{Opened, RaftRunner, Transport, open};
-pub use error::{Fatal, OpenError, ProposeError, ProposeOutcome, ProposeRefusal, TransferError};
-pub use handle::RaftHandle;
-pub use ids::{LogIndex, RaftId, Term};
-pub use status::{CommittedEntry, Delivery, InstalledSnapshot, PeerProgress, Role, Status};
+pub use crate::{
+    config::{Config, ConfigError, ConfigFault},
+    core::{
+        Core,
+        membership::{MemberChange, MemberRole},
+        receive::DropReason,
+    },
+    driver::{Opened, RaftRunner, Transport, open, open_on},
+    error::{Damage, Fatal, OpenError, ProposeError, TransferError},
+    handle::RaftHandle,
+    ids::{LogIndex, RaftId, Term, Ticket, WriteNumber},
+    io::{
+        Answer, CommittedEntry, Delivery, Envelope, Input, InstalledSnapshot, Output, Persist,
+        Proposal, ProposeOutcome,
+    },
+    log::{
+        LogBatch,
+        disk::{Disk, SegmentNumber},
+        fake_disk::FakeDisk,
+        writer::LogWriter,
+    },
+    status::{PeerProgress, PeerState, Role, Status},
+    watermarks::{OutOfOrder, Watermarks},
+};

@@ -1,645 +1,537 @@
-//! The write-ahead log: entries, votes, and where the log begins.
+//! The write-ahead log: decides what goes where in which file, and knows all of it at once.
 //!
-//! ```text
-//! file    raft-<number, 10 digits>.wal, numbers without gaps
-//! header  magic "QRTEWAL1" (8 bytes)
-//! record  length of body, u32 LE (4) | CRC32C of body, u32 LE (4) | body: kind (1) | protobuf or fields
-//! ```
-//! An entry with index i takes the place of every earlier entry from i on. A new file begins with the hard state, the
-//! start of the log and the snapshot, so that older files can be removed once their entries are below the start.
+//! Everything here is arithmetic in memory. The bytes of a change leave as a [`LogBatch`] for a [`LogWriter`], which may
+//! take its time; reads of what is not durable yet are answered from memory. Every file begins with the whole state
+//! beside the entries, so that old files can go as soon as none of their entries is needed.
 
-use std::collections::VecDeque;
+pub(crate) mod contents;
+pub(crate) mod disk;
+pub(crate) mod fake_disk;
+pub(crate) mod record;
+mod recover;
+mod storage;
+#[cfg(test)]
+mod tests;
+pub(crate) mod writer;
 
-use prost011::Message as _;
-use raft::eraftpb::{ConfState, Entry, HardState};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
-use crate::disk::Disk;
-use crate::{Fatal, LogIndex, OpenError};
+use parking_lot::Mutex;
+use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 
-const MAGIC: &[u8; 8] = b"QRTEWAL1";
-const HEADER: u64 = 8;
-const RECORD_HEADER: u64 = 8;
-/// Nothing larger is written: the largest payload and room to spare.
-const BODY_BYTES_MAX: u32 = 64 << 20;
+pub use self::writer::LogBatch;
+use self::{
+    contents::{Contents, Slot, entry_bytes},
+    disk::{Disk, SegmentNumber},
+    record::{Body, HEADER_BYTES, Marker, SegmentHeader},
+    writer::{DiskOperation, fault},
+};
+use crate::{
+    config::Config,
+    error::{Damage, Fatal, OpenError},
+    ids::{LogIndex, RaftId, WriteNumber},
+    random::mix,
+};
 
-const KIND_ENTRY: u8 = 1;
-const KIND_HARD_STATE: u8 = 2;
-const KIND_START: u8 = 3;
-const KIND_SNAPSHOT: u8 = 4;
+/// Bytes read from disk at once at most, beyond one record.
+const READ_BYTES_MAX: u64 = 1 << 20;
 
-/// The entry before the log's first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Start {
-    pub(crate) index: u64,
-    pub(crate) term: u64,
-}
-
-/// What a member gets that is further behind than the log: a place, the members as of then, and what the application
-/// said of it.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub(crate) struct Manifest {
-    pub(crate) index: u64,
-    pub(crate) term: u64,
-    pub(crate) members: ConfState,
-    pub(crate) data: Vec<u8>,
-}
-
-#[derive(Debug)]
-struct Slot {
-    term: u64,
-    file: u64,
-    offset: u64,
-    length: u32,
-    cached: Option<Entry>,
-}
-
-/// The log of one member. After a failed write or sync it refuses all work.
+/// A member's log.
 #[derive(Debug)]
 pub(crate) struct Log {
-    disk: Box<dyn Disk>,
+    disk: Arc<dyn Disk>,
+    owner: RaftId,
+    seed: u64,
     segment_bytes: u64,
-    cache_bytes_max: usize,
-    hard_state: HardState,
-    members: ConfState,
-    start: Start,
-    manifest: Manifest,
-    slots: VecDeque<Slot>,
-    first_file: u64,
-    file: u64,
+    contents: Contents,
+    /// All files, the one being written included, with their salts.
+    segments: BTreeMap<SegmentNumber, u32>,
+    highest_segment: u64,
+    /// The file being written. None after opening: the first write begins a new one, so that a file whose tail may have
+    /// been cut is never written to again.
+    active: Option<Active>,
+    next_sequence: u64,
+    /// Records below this survived a sync.
+    durable_sequence: u64,
+    /// Writes not yet reported durable, oldest first.
+    in_flight: VecDeque<InFlight>,
+    next_write: u64,
+    /// The first failed read. Reads happen inside raft-rs, which cannot carry the fault out.
+    fault: Mutex<Option<Fatal>>,
+}
+
+#[derive(Debug)]
+struct Active {
+    segment: SegmentNumber,
+    salt: u32,
     end: u64,
-    buffer: Vec<u8>,
-    cached_bytes: usize,
-    /// Index of the oldest entry that is still cached.
-    cached_from: u64,
-    /// While reading: older files were removed, and no start record has said yet where the log begins.
-    start_unknown: bool,
-    poisoned: Option<String>,
+    size_bytes: u64,
 }
 
-fn name(number: u64) -> String {
-    format!("raft-{number:010}.wal")
+#[derive(Debug)]
+struct InFlight {
+    write: WriteNumber,
+    sequence_end: u64,
+    /// Until this write is durable, no entry above this is.
+    durable_until_then: u64,
+}
+
+/// A write as it is being put together.
+#[derive(Debug, Default)]
+struct Staging {
+    batch: LogBatch,
+    durable_until_then: Option<u64>,
 }
 
 impl Log {
-    /// Opens the log or begins one with the given members.
-    pub(crate) fn open(
-        disk: Box<dyn Disk>,
-        members: ConfState,
-        segment_bytes: u64,
-        cache_bytes_max: usize,
-    ) -> Result<Self, OpenError> {
-        let io = |e: std::io::Error| OpenError::Io {
-            reason: e.to_string(),
+    /// Reads the log from its files. A log that was never begun starts with the membership of `config`.
+    pub(crate) fn open(config: &Config, disk: Arc<dyn Disk>) -> Result<Self, OpenError> {
+        let ids = |members: &[RaftId]| {
+            let mut ids: Vec<u64> = members.iter().map(|member| member.0).collect();
+            ids.sort_unstable();
+            ids
         };
-        let mut numbers: Vec<u64> = disk
-            .list()
-            .map_err(io)?
-            .iter()
-            .filter_map(|n| n.strip_prefix("raft-")?.strip_suffix(".wal")?.parse().ok())
-            .collect();
-        numbers.sort_unstable();
-        let mut log = Self {
+        let genesis = ConfState {
+            voters: ids(&config.voters),
+            learners: ids(&config.learners),
+            ..ConfState::default()
+        };
+        let mut contents = Contents::new(genesis, config.cache_bytes);
+        let recovered = recover::recover(disk.as_ref(), config.id, &mut contents)?;
+        Ok(Self {
             disk,
-            segment_bytes,
-            cache_bytes_max,
-            hard_state: HardState::default(),
-            manifest: Manifest {
-                members: members.clone(),
-                ..Manifest::default()
-            },
-            members,
-            start: Start::default(),
-            slots: VecDeque::new(),
-            first_file: numbers.first().copied().unwrap_or(1),
-            file: numbers.last().copied().unwrap_or(0),
-            end: 0,
-            buffer: Vec::new(),
-            cached_bytes: 0,
-            cached_from: 1,
-            start_unknown: false,
-            poisoned: None,
-        };
-        for (position, number) in numbers.iter().enumerate() {
-            if *number != log.first_file + position as u64 {
-                return Err(OpenError::Damaged {
-                    file: name(log.first_file + position as u64),
-                    offset: 0,
-                    reason: "the file is missing".into(),
-                });
-            }
-            log.read_file(*number, position + 1 == numbers.len())?;
-        }
-        if log.start_unknown {
-            return Err(OpenError::Damaged {
-                file: name(log.first_file),
-                offset: 0,
-                reason: "the files before it are missing".into(),
-            });
-        }
-        if numbers.is_empty() {
-            log.roll().map_err(|e| OpenError::Io {
-                reason: e.to_string(),
-            })?;
-            log.sync().map_err(|e| OpenError::Io {
-                reason: e.to_string(),
-            })?;
-        }
-        Ok(log)
+            owner: config.id,
+            seed: config.seed,
+            segment_bytes: config.segment_bytes,
+            contents,
+            segments: recovered.segments,
+            highest_segment: recovered.highest_segment,
+            active: None,
+            next_sequence: recovered.next_sequence,
+            durable_sequence: recovered.next_sequence,
+            in_flight: VecDeque::new(),
+            next_write: 1,
+            fault: Mutex::new(None),
+        })
     }
 
-    fn read_file(&mut self, number: u64, last: bool) -> Result<(), OpenError> {
-        let file = name(number);
-        let io = |e: std::io::Error| OpenError::Io {
-            reason: format!("{}: {e}", name(number)),
-        };
-        let damaged = |offset, reason: &str| OpenError::Damaged {
-            file: name(number),
-            offset,
-            reason: reason.into(),
-        };
-        let length = self.disk.length(&file).map_err(io)?;
-        let mut bytes = vec![0u8; usize::try_from(length).unwrap_or(usize::MAX)];
-        self.disk.read(&file, 0, &mut bytes).map_err(io)?;
-        if bytes.get(..8) != Some(MAGIC) {
-            let unwritten = last && bytes.iter().all(|b| *b == 0);
-            if !unwritten {
-                return Err(damaged(0, "this is no log of this version"));
-            }
-        }
-        let mut at = HEADER as usize;
-        while at < bytes.len() {
-            match record_at(&bytes, at) {
-                Some((kind, body, next)) => {
-                    let place = (number, (at as u64) + RECORD_HEADER + 1);
-                    self.replay(kind, body, place)
-                        .map_err(|reason| damaged(at as u64, &reason))?;
-                    at = next;
-                }
-                None if last && !valid_after(&bytes, at) => break,
-                None => {
-                    return Err(damaged(
-                        at as u64,
-                        "checksum does not match, but valid records follow",
-                    ));
-                }
-            }
-        }
-        self.end = at as u64;
-        if last && at < bytes.len() {
-            tracing::warn!(
-                file,
-                from = at,
-                to = bytes.len(),
-                "cutting the torn tail of the log"
-            );
-            self.disk.truncate(&file, at as u64).map_err(io)?;
-        }
-        if last && bytes.len() < HEADER as usize {
-            self.disk.write(&file, 0, MAGIC).map_err(io)?;
-            self.end = HEADER;
-        }
-        Ok(())
-    }
-
-    fn replay(&mut self, kind: u8, body: &[u8], (file, offset): (u64, u64)) -> Result<(), String> {
-        match kind {
-            KIND_ENTRY => {
-                let entry = Entry::decode(body).map_err(|e| e.to_string())?;
-                self.place(&entry, file, offset, body.len() as u32, false)
-            }
-            KIND_HARD_STATE => {
-                self.hard_state = HardState::decode(body).map_err(|e| e.to_string())?;
-                Ok(())
-            }
-            KIND_START => {
-                let start = decode_start(body).ok_or("the start record does not decode")?;
-                // The head of a file repeats what held when it was begun.
-                if start.index >= self.start.index {
-                    self.begin_at(start);
-                }
-                Ok(())
-            }
-            KIND_SNAPSHOT => {
-                let manifest =
-                    decode_manifest(body).ok_or("the snapshot record does not decode")?;
-                self.members = manifest.members.clone();
-                self.manifest = manifest;
-                Ok(())
-            }
-            other => Err(format!("unknown kind {other}")),
-        }
-    }
-}
-
-fn record_at(bytes: &[u8], at: usize) -> Option<(u8, &[u8], usize)> {
-    let header = bytes.get(at..at + 8)?;
-    let length = u32::from_le_bytes(header.get(..4)?.try_into().ok()?);
-    let crc = u32::from_le_bytes(header.get(4..)?.try_into().ok()?);
-    if length == 0 || length > BODY_BYTES_MAX {
-        return None;
-    }
-    let next = at + 8 + length as usize;
-    let body = bytes.get(at + 8..next)?;
-    if crc32c::crc32c(body) != crc {
-        return None;
-    }
-    let (kind, rest) = body.split_first()?;
-    Some((*kind, rest, next))
-}
-
-/// Whether a record that reads well stands behind the bad one: then the bad one is damage, not a torn write.
-fn valid_after(bytes: &[u8], at: usize) -> bool {
-    let Some(length) = bytes
-        .get(at..at + 4)
-        .and_then(|b| b.try_into().ok())
-        .map(u32::from_le_bytes)
-    else {
-        return false;
-    };
-    length != 0 && length <= BODY_BYTES_MAX && record_at(bytes, at + 8 + length as usize).is_some()
-}
-
-fn encode_start(start: &Start) -> Vec<u8> {
-    [start.index.to_le_bytes(), start.term.to_le_bytes()].concat()
-}
-
-fn decode_start(bytes: &[u8]) -> Option<Start> {
-    let (index, term) = bytes.split_at_checked(8)?;
-    Some(Start {
-        index: number(index)?,
-        term: number(term)?,
-    })
-}
-
-/// index (8) | term (8) | length of members (4) | members (protobuf ConfState) | the application's bytes
-fn encode_manifest(manifest: &Manifest) -> Vec<u8> {
-    let members = manifest.members.encode_to_vec();
-    let mut out = Vec::with_capacity(20 + members.len() + manifest.data.len());
-    out.extend_from_slice(&manifest.index.to_le_bytes());
-    out.extend_from_slice(&manifest.term.to_le_bytes());
-    out.extend_from_slice(
-        &u32::try_from(members.len())
-            .unwrap_or(u32::MAX)
-            .to_le_bytes(),
-    );
-    out.extend_from_slice(&members);
-    out.extend_from_slice(&manifest.data);
-    out
-}
-
-fn decode_manifest(bytes: &[u8]) -> Option<Manifest> {
-    let (index, rest) = bytes.split_at_checked(8)?;
-    let (term, rest) = rest.split_at_checked(8)?;
-    let (length, rest) = rest.split_at_checked(4)?;
-    let length = usize::try_from(u32::from_le_bytes(length.try_into().ok()?)).ok()?;
-    let (members, data) = rest.split_at_checked(length)?;
-    Some(Manifest {
-        index: number(index)?,
-        term: number(term)?,
-        members: ConfState::decode(members).ok()?,
-        data: data.to_vec(),
-    })
-}
-
-fn number(bytes: &[u8]) -> Option<u64> {
-    bytes.try_into().ok().map(u64::from_le_bytes)
-}
-
-impl Log {
     pub(crate) fn first(&self) -> u64 {
-        self.start.index + 1
+        self.contents.first_index()
     }
 
     pub(crate) fn last(&self) -> u64 {
-        self.start.index + self.slots.len() as u64
+        self.contents.last_index()
     }
 
-    pub(crate) fn start(&self) -> Start {
-        self.start
+    pub(crate) fn term_at(&self, index: u64) -> Option<u64> {
+        self.contents.term(index)
     }
 
-    pub(crate) fn manifest(&self) -> &Manifest {
-        &self.manifest
-    }
-
-    pub(crate) fn members(&self) -> &ConfState {
-        &self.members
+    pub(crate) fn marker(&self) -> &Marker {
+        self.contents.marker()
     }
 
     pub(crate) fn hard_state(&self) -> &HardState {
-        &self.hard_state
+        &self.contents.hard_state
     }
 
-    pub(crate) fn hard_state_mut(&mut self) -> &mut HardState {
-        &mut self.hard_state
+    /// The newest membership and the index since when it is in force.
+    pub(crate) fn membership(&self) -> (u64, &ConfState) {
+        self.contents.membership()
     }
 
-    /// Bytes of the files.
+    /// The last entry that survives power loss as it now stands in the log.
+    pub(crate) fn durable(&self) -> u64 {
+        let in_flight = self.in_flight.iter().map(|write| write.durable_until_then);
+        in_flight
+            .min()
+            .map_or(self.last(), |durable| durable.min(self.last()))
+    }
+
+    /// Bytes in all files, including what is set aside for the future.
     pub(crate) fn size_bytes(&self) -> u64 {
-        (self.file - self.first_file) * self.segment_bytes + self.end
+        self.segments.len() as u64 * self.segment_bytes
     }
 
-    pub(crate) fn term(&self, index: u64) -> Option<u64> {
-        if index == self.start.index {
-            return Some(self.start.term);
+    /// Takes note of a commit index without writing it: it is learned again after a restart.
+    pub(crate) fn note_commit(&mut self, hard_state: HardState) {
+        self.contents.hard_state = hard_state;
+    }
+
+    /// Everything of one turn of raft-rs: a manifest in place of the log, term and vote, entries.
+    pub(crate) fn save(
+        &mut self,
+        snapshot: Option<Snapshot>,
+        hard_state: Option<HardState>,
+        entries: Vec<Entry>,
+    ) -> Result<(WriteNumber, LogBatch), Fatal> {
+        let mut staging = Staging::default();
+        if let Some(snapshot) = snapshot {
+            self.stage_snapshot(&mut staging, snapshot);
         }
-        self.slot(index).map(|slot| slot.term)
+        // Before the entries: if only a part survives a crash, a term without its entries is harmless, while entries of
+        // a term this member has forgotten would not be.
+        if let Some(hard_state) = hard_state {
+            self.contents.hard_state = hard_state;
+            let record = Body::HardState(self.hard_state_to_write());
+            self.stage(&mut staging, &record);
+        }
+        for entry in entries {
+            self.stage_entry(&mut staging, entry)?;
+        }
+        Ok(self.finish(staging))
     }
 
-    fn slot(&self, index: u64) -> Option<&Slot> {
-        let position = index.checked_sub(self.first())?;
-        self.slots.get(usize::try_from(position).ok()?)
+    /// The membership that is in force from `index` on.
+    pub(crate) fn save_membership(
+        &mut self,
+        index: u64,
+        conf_state: ConfState,
+    ) -> (WriteNumber, LogBatch) {
+        let mut staging = Staging::default();
+        self.stage(
+            &mut staging,
+            &Body::Membership {
+                index,
+                conf_state: conf_state.clone(),
+            },
+        );
+        self.contents.apply_membership(index, conf_state);
+        self.finish(staging)
     }
 
-    /// Entries of `low..high`, at least one, then as many as fit into `bytes_max`.
-    pub(crate) fn entries(&self, low: u64, high: u64, bytes_max: u64) -> Result<Vec<Entry>, Fatal> {
+    /// Lets `manifest` stand for everything up to `up_to`, and drops the entries up to `cut`.
+    pub(crate) fn save_compaction(
+        &mut self,
+        up_to: u64,
+        cut: u64,
+        manifest: Vec<u8>,
+    ) -> Result<(WriteNumber, LogBatch), Fatal> {
+        let mut staging = Staging::default();
+        let cut = cut.clamp(self.marker().cut_index, up_to);
+        let (Some(snapshot_term), Some(cut_term)) = (self.term_at(up_to), self.term_at(cut)) else {
+            let what = format!("compaction to {up_to}, cut at {cut}, outside of the log");
+            return Err(Fatal::Impossible { what });
+        };
+        let marker = Marker {
+            cut_index: cut,
+            cut_term,
+            snapshot_index: up_to,
+            snapshot_term,
+            conf_state: self.contents.membership_at(up_to).clone(),
+            manifest,
+            reset: false,
+        };
+        self.stage_marker(&mut staging, marker);
+        Ok(self.finish(staging))
+    }
+
+    /// A place in the order of writes, with nothing to write.
+    pub(crate) fn save_nothing(&mut self) -> (WriteNumber, LogBatch) {
+        self.finish(Staging::default())
+    }
+
+    /// Write `write` and all before it are durable.
+    pub(crate) fn persisted(&mut self, write: WriteNumber) {
+        while let Some(oldest) = self.in_flight.front()
+            && oldest.write <= write
+        {
+            self.durable_sequence = oldest.sequence_end;
+            self.in_flight.pop_front();
+        }
+        let durable = self.durable();
+        self.contents.evict(durable);
+    }
+
+    /// Entries from `low` up to but not including `high`; stops before `max_bytes` of payload are exceeded, but never
+    /// before the first.
+    pub(crate) fn read(&self, low: u64, high: u64, max_bytes: u64) -> Result<Vec<Entry>, Fatal> {
         let mut entries = Vec::new();
-        let mut bytes = 0u64;
-        for index in low..high {
-            let slot = self.slot(index).ok_or(Fatal::Log {
-                reason: format!("entry {index} is not in the log"),
-            })?;
-            bytes = bytes.saturating_add(u64::from(slot.length));
-            if bytes > bytes_max && !entries.is_empty() {
-                break;
+        let mut bytes = 0_u64;
+        let mut index = low;
+        while index < high {
+            let fetched;
+            let run = match self.contents.cached(index) {
+                Some(entry) => std::slice::from_ref(entry),
+                None => {
+                    fetched = self.read_run(index, high, max_bytes.saturating_sub(bytes))?;
+                    &fetched
+                }
+            };
+            for entry in run {
+                bytes = bytes.saturating_add(entry_bytes(entry));
+                if bytes > max_bytes && !entries.is_empty() {
+                    return Ok(entries);
+                }
+                entries.push(entry.clone());
+                index += 1;
             }
-            entries.push(match &slot.cached {
-                Some(entry) => entry.clone(),
-                None => self.read_entry(index, slot)?,
-            });
         }
         Ok(entries)
     }
 
-    fn read_entry(&self, index: u64, slot: &Slot) -> Result<Entry, Fatal> {
-        let fatal = |reason: String| Fatal::Log {
-            reason: format!("entry {index} in {}: {reason}", name(slot.file)),
+    /// Entries that lie behind one another in a file, by one read.
+    fn read_run(&self, low: u64, high: u64, max_bytes: u64) -> Result<Vec<Entry>, Fatal> {
+        let lost = |index| Damage::MissingEntries {
+            from: LogIndex(index),
+            to: LogIndex(index),
         };
-        let mut body = vec![0u8; slot.length as usize];
-        self.disk
-            .read(&name(slot.file), slot.offset, &mut body)
-            .map_err(|e| fatal(e.to_string()))?;
-        let entry = Entry::decode(body.as_slice()).map_err(|e| fatal(e.to_string()))?;
-        if entry.index != index || entry.term != slot.term {
-            return Err(fatal(format!(
-                "holds index {} of term {}",
-                entry.index, entry.term
-            )));
-        }
-        Ok(entry)
-    }
-
-    fn begin_at(&mut self, start: Start) {
-        // Entries above the new start stay if they continue it.
-        let keeps = self.term(start.index) == Some(start.term);
-        if keeps {
-            let gone =
-                usize::try_from(start.index.saturating_sub(self.start.index)).unwrap_or(usize::MAX);
-            for slot in self.slots.drain(..gone.min(self.slots.len())) {
-                if slot.cached.is_some() {
-                    self.cached_bytes = self.cached_bytes.saturating_sub(slot.length as usize);
-                }
-            }
-        } else {
-            self.slots.clear();
-            self.cached_bytes = 0;
-        }
-        self.start = start;
-        self.start_unknown = false;
-        self.cached_from = self.cached_from.max(self.first());
-    }
-
-    fn place(
-        &mut self,
-        entry: &Entry,
-        file: u64,
-        offset: u64,
-        length: u32,
-        cache: bool,
-    ) -> Result<(), String> {
-        if entry.index <= self.start.index {
-            return Ok(());
-        }
-        if entry.index > self.last() + 1
-            && self.slots.is_empty()
-            && file == self.first_file
-            && file > 1
-            && !cache
-        {
-            // The first file that is left names the start as of its own beginning; the one in force stands further on.
-            self.start = Start {
-                index: entry.index - 1,
-                term: 0,
+        let first = *self.contents.slot(low).ok_or_else(|| lost(low))?;
+        let mut slots = vec![first];
+        let mut length = first.size_bytes;
+        let limit = max_bytes.min(READ_BYTES_MAX);
+        for index in low + 1..high {
+            let Some(slot) = self.contents.slot(index) else {
+                break;
             };
-            self.start_unknown = true;
-        }
-        if entry.index > self.last() + 1 {
-            return Err(format!(
-                "entry {} follows entry {}",
-                entry.index,
-                self.last()
-            ));
-        }
-        while self.last() >= entry.index {
-            if let Some(slot) = self.slots.pop_back()
-                && slot.cached.is_some()
+            let adjacent = slot.segment == first.segment && slot.offset == first.offset + length;
+            if !adjacent
+                || length + slot.size_bytes > limit
+                || self.contents.cached(index).is_some()
             {
-                self.cached_bytes = self.cached_bytes.saturating_sub(slot.length as usize);
+                break;
             }
+            length += slot.size_bytes;
+            slots.push(*slot);
         }
-        self.cached_from = self.cached_from.min(entry.index);
-        if cache {
-            self.cached_bytes += length as usize;
+        let bytes = self
+            .disk
+            .read(first.segment, first.offset, length)
+            .map_err(|error| fault("reading", first.segment, &error))?;
+        let salt = self
+            .segments
+            .get(&first.segment)
+            .copied()
+            .unwrap_or_default();
+        let mut rest = bytes.as_slice();
+        let mut entries = Vec::with_capacity(slots.len());
+        for (index, slot) in (low..).zip(slots) {
+            let damaged = Damage::Record {
+                segment: slot.segment.0,
+                offset: slot.offset,
+            };
+            match record::decode(rest, salt).map(|record| record.body) {
+                Ok(Body::Entry(entry)) if (entry.index, entry.term) == (index, slot.term) => {
+                    entries.push(entry);
+                }
+                _ => return Err(damaged.into()),
+            }
+            rest = rest.get(slot.size_bytes as usize..).unwrap_or_default();
         }
-        let cached = cache.then(|| entry.clone());
-        self.slots.push_back(Slot {
-            term: entry.term,
-            file,
-            offset,
-            length,
-            cached,
+        Ok(entries)
+    }
+
+    /// Keeps the first failed read for [`Log::fault`].
+    pub(crate) fn remember(&self, fatal: Fatal) {
+        self.fault.lock().get_or_insert(fatal);
+    }
+
+    /// A read that failed inside raft-rs.
+    pub(crate) fn fault(&self) -> Option<Fatal> {
+        self.fault.lock().clone()
+    }
+
+    fn finish(&mut self, staging: Staging) -> (WriteNumber, LogBatch) {
+        let write = WriteNumber(self.next_write);
+        self.next_write += 1;
+        self.in_flight.push_back(InFlight {
+            write,
+            sequence_end: self.next_sequence,
+            durable_until_then: staging.durable_until_then.unwrap_or(u64::MAX),
         });
-        Ok(())
-    }
-}
-
-impl Log {
-    fn record(&mut self, kind: u8, body: &[u8]) -> u64 {
-        let length = (body.len() + 1) as u32;
-        let mut crc = crc32c::crc32c(&[kind]);
-        crc = crc32c::crc32c_append(crc, body);
-        self.buffer.extend_from_slice(&length.to_le_bytes());
-        self.buffer.extend_from_slice(&crc.to_le_bytes());
-        self.buffer.push(kind);
-        let offset = self.end + self.buffer.len() as u64;
-        self.buffer.extend_from_slice(body);
-        offset
+        (write, staging.batch)
     }
 
-    /// Adds entries; what they contradict is gone. Durable after [`Self::sync`].
-    pub(crate) fn append(&mut self, entries: &[Entry]) -> Result<(), Fatal> {
-        self.check()?;
-        for entry in entries {
-            if self.end + self.buffer.len() as u64 >= self.segment_bytes {
-                self.write()?;
-                self.roll()?;
-            }
-            let body = entry.encode_to_vec();
-            let offset = self.record(KIND_ENTRY, &body);
-            self.place(entry, self.file, offset, body.len() as u32, true)
-                .map_err(|reason| self.poison(reason))?;
-        }
-        self.trim_cache();
-        Ok(())
-    }
-
-    /// Records term, vote and commit. Durable after [`Self::sync`].
-    pub(crate) fn set_hard_state(&mut self, hard_state: HardState) -> Result<(), Fatal> {
-        self.check()?;
-        self.record(KIND_HARD_STATE, &hard_state.encode_to_vec());
-        self.hard_state = hard_state;
-        Ok(())
-    }
-
-    /// Takes a leader's snapshot: the log begins behind it. Durable after [`Self::sync`].
-    pub(crate) fn install(&mut self, manifest: Manifest) -> Result<(), Fatal> {
-        self.check()?;
-        let start = Start {
-            index: manifest.index,
-            term: manifest.term,
+    fn stage_snapshot(&mut self, staging: &mut Staging, snapshot: Snapshot) {
+        let metadata = snapshot.metadata.unwrap_or_default();
+        staging.durable_until_then = Some(self.durable().min(metadata.index));
+        let marker = Marker {
+            cut_index: metadata.index,
+            cut_term: metadata.term,
+            snapshot_index: metadata.index,
+            snapshot_term: metadata.term,
+            conf_state: metadata.conf_state.unwrap_or_default(),
+            manifest: snapshot.data,
+            reset: true,
         };
-        self.record(KIND_START, &encode_start(&start));
-        self.record(KIND_SNAPSHOT, &encode_manifest(&manifest));
-        self.begin_at(start);
-        self.members = manifest.members.clone();
-        self.manifest = manifest;
-        Ok(())
+        self.stage_marker(staging, marker);
     }
 
-    /// Replaces the snapshot and lets the log begin up to `trailing` entries before it. Durable after [`Self::sync`].
-    pub(crate) fn compact(&mut self, manifest: Manifest, trailing: u64) -> Result<(), Fatal> {
-        self.check()?;
-        let index = manifest
-            .index
-            .saturating_sub(trailing)
-            .max(self.start.index);
-        let term = self.term(index).unwrap_or(manifest.term);
-        self.record(KIND_SNAPSHOT, &encode_manifest(&manifest));
-        self.manifest = manifest;
-        if index > self.start.index {
-            let start = Start { index, term };
-            self.record(KIND_START, &encode_start(&start));
-            self.begin_at(start);
+    /// Written before it is in force: a file begun for it must start with the state before.
+    fn stage_marker(&mut self, staging: &mut Staging, marker: Marker) {
+        let record = Body::Marker(marker.clone());
+        self.stage(staging, &record);
+        self.contents.apply_marker(marker);
+        self.stage_removals(staging);
+    }
+
+    fn stage_entry(&mut self, staging: &mut Staging, entry: Entry) -> Result<(), Fatal> {
+        let index = entry.index;
+        if index < self.first() || index > self.last() + 1 {
+            let (first, last) = (self.first(), self.last());
+            let what = format!("entry {index} appended to a log of {first} to {last}");
+            return Err(Fatal::Impossible { what });
         }
-        Ok(())
-    }
-
-    pub(crate) fn set_members(&mut self, members: ConfState) {
-        self.members = members;
-    }
-
-    /// Makes everything so far durable: one write, one sync.
-    pub(crate) fn sync(&mut self) -> Result<(), Fatal> {
-        self.write()?;
-        let file = name(self.file);
-        match self.disk.sync(&file) {
-            Ok(()) => Ok(()),
-            Err(e) => Err(self.poison(format!("sync of {file}: {e}"))),
+        let durable = staging.durable_until_then.unwrap_or(u64::MAX);
+        staging.durable_until_then = Some(durable.min(index - 1));
+        let durable = self.durable_sequence;
+        let slot = self.append(
+            staging,
+            entry.term,
+            record::entry_record_bytes(&entry),
+            |sequence, salt, out| record::encode_entry(&entry, sequence, durable, salt, out),
+        );
+        if self.contents.put(entry, slot) {
+            Ok(())
+        } else {
+            Err(Fatal::Impossible {
+                what: format!("entry {index} leaves a gap"),
+            })
         }
     }
 
-    fn write(&mut self) -> Result<(), Fatal> {
-        self.check()?;
-        if self.buffer.is_empty() {
-            return Ok(());
-        }
-        let bytes = std::mem::take(&mut self.buffer);
-        let file = name(self.file);
-        if let Err(e) = self.disk.write(&file, self.end, &bytes) {
-            return Err(self.poison(format!("write to {file}: {e}")));
-        }
-        self.end += bytes.len() as u64;
-        self.buffer = bytes;
-        self.buffer.clear();
-        Ok(())
+    fn stage(&mut self, staging: &mut Staging, body: &Body) {
+        let durable = self.durable_sequence;
+        self.append(
+            staging,
+            0,
+            record::record_bytes(body),
+            |sequence, salt, out| record::encode(body, sequence, durable, salt, out),
+        );
     }
 
-    /// Begins a new file that stands on its own: hard state and start come first.
-    fn roll(&mut self) -> Result<(), Fatal> {
-        if self.file >= self.first_file && self.end > 0 {
-            let old = name(self.file);
-            if let Err(e) = self.disk.sync(&old) {
-                return Err(self.poison(format!("sync of {old}: {e}")));
-            }
-        }
-        let next = self.file + 1;
-        if let Err(e) = self.disk.create(&name(next)) {
-            return Err(self.poison(format!("create {}: {e}", name(next))));
-        }
-        self.file = next;
-        self.end = 0;
-        self.buffer.extend_from_slice(MAGIC);
-        let (hard_state, start) = (self.hard_state.encode_to_vec(), encode_start(&self.start));
-        let manifest = encode_manifest(&self.manifest);
-        self.record(KIND_HARD_STATE, &hard_state);
-        self.record(KIND_START, &start);
-        self.record(KIND_SNAPSHOT, &manifest);
-        self.write()
+    /// The commit index must not point at what the same write still adds: that might be lost without it.
+    fn hard_state_to_write(&self) -> HardState {
+        let mut hard_state = self.hard_state().clone();
+        hard_state.commit = hard_state.commit.min(self.last());
+        hard_state
     }
 
-    /// Removes files whose entries all lie below the start.
-    pub(crate) fn remove_old_files(&mut self) -> Result<(), Fatal> {
-        let oldest = self.slots.front().map_or(self.file, |slot| slot.file);
-        while self.first_file < oldest {
-            let file = name(self.first_file);
-            if let Err(e) = self.disk.remove(&file) {
-                return Err(self.poison(format!("remove {file}: {e}")));
-            }
-            self.first_file += 1;
-        }
-        Ok(())
-    }
-
-    fn trim_cache(&mut self) {
-        while self.cached_bytes > self.cache_bytes_max {
-            let first = self.first();
-            let position =
-                usize::try_from(self.cached_from.saturating_sub(first)).unwrap_or(usize::MAX);
-            // The newest entry stays: it is what is sent next.
-            if position + 1 >= self.slots.len() {
-                return;
-            }
-            if let Some(slot) = self.slots.get_mut(position)
-                && slot.cached.take().is_some()
-            {
-                self.cached_bytes = self.cached_bytes.saturating_sub(slot.length as usize);
-            }
-            self.cached_from += 1;
+    /// Adds a record of `size_bytes` at the end of the active file, beginning a new file if it does not fit.
+    fn append(
+        &mut self,
+        staging: &mut Staging,
+        term: u64,
+        size_bytes: u64,
+        encode: impl FnOnce(u64, u32, &mut Vec<u8>) -> u64,
+    ) -> Slot {
+        let mut active = match self.active.take() {
+            Some(active) if active.end + size_bytes <= active.size_bytes => active,
+            _ => self.begin_segment(staging, size_bytes),
+        };
+        let (offset, size_bytes) = active.append(self.next_sequence, &mut staging.batch, encode);
+        self.next_sequence += 1;
+        let segment = active.segment;
+        self.active = Some(active);
+        Slot {
+            term,
+            segment,
+            offset,
+            size_bytes,
         }
     }
 
-    fn check(&self) -> Result<(), Fatal> {
-        match &self.poisoned {
-            Some(reason) => Err(Fatal::Log {
-                reason: format!("refuses work after: {reason}"),
+    /// A new file that begins with the whole state beside the entries and has room for a record of `size_bytes`.
+    fn begin_segment(&mut self, staging: &mut Staging, size_bytes: u64) -> Active {
+        let mut state = vec![
+            Body::Marker(Marker {
+                reset: false,
+                ..self.marker().clone()
             }),
-            None => Ok(()),
+            Body::HardState(self.hard_state_to_write()),
+        ];
+        for (index, conf_state) in self.contents.memberships() {
+            state.push(Body::Membership {
+                index: *index,
+                conf_state: conf_state.clone(),
+            });
         }
+        let state_bytes: u64 = state.iter().map(record::record_bytes).sum();
+        self.highest_segment += 1;
+        let segment = SegmentNumber(self.highest_segment);
+        let salt = mix(&[self.seed, self.owner.0, segment.0]) as u32;
+        let size_bytes = self
+            .segment_bytes
+            .max(HEADER_BYTES + state_bytes + size_bytes);
+        let mut active = Active {
+            segment,
+            salt,
+            end: HEADER_BYTES,
+            size_bytes,
+        };
+        let header = SegmentHeader {
+            segment: segment.0,
+            first_sequence: self.next_sequence,
+            owner: self.owner.0,
+            salt,
+        };
+        let header = header.encode();
+        staging.batch.operations.push(DiskOperation::Create {
+            segment,
+            header,
+            size_bytes,
+        });
+        self.segments.insert(segment, salt);
+        let durable = self.durable_sequence;
+        for body in &state {
+            active.append(
+                self.next_sequence,
+                &mut staging.batch,
+                |sequence, salt, out| record::encode(body, sequence, durable, salt, out),
+            );
+            self.next_sequence += 1;
+        }
+        active
     }
 
-    fn poison(&mut self, reason: String) -> Fatal {
-        self.poisoned.get_or_insert_with(|| reason.clone());
-        Fatal::Log { reason }
-    }
-
-    pub(crate) fn member_ids(&self) -> (Vec<u64>, Vec<u64>) {
-        (self.members.voters.clone(), self.members.learners.clone())
-    }
-
-    pub(crate) fn last_index(&self) -> LogIndex {
-        LogIndex(self.last())
+    /// Files before the one with the oldest entry hold nothing that the newer ones do not hold too.
+    fn stage_removals(&mut self, staging: &mut Staging) {
+        let oldest_entry = self.contents.slot(self.first()).map(|slot| slot.segment);
+        let Some(active) = self.active.as_ref().map(|active| active.segment) else {
+            return;
+        };
+        let keep_from = oldest_entry.unwrap_or(active).min(active);
+        while let Some(oldest) = self.segments.first_entry()
+            && *oldest.key() < keep_from
+        {
+            let segment = oldest.remove_entry().0;
+            staging
+                .batch
+                .operations
+                .push(DiskOperation::Remove { segment });
+        }
     }
 }
 
-#[cfg(test)]
-mod tests;
+impl Active {
+    /// Encodes a record at the end and answers its offset and size.
+    fn append(
+        &mut self,
+        sequence: u64,
+        batch: &mut LogBatch,
+        encode: impl FnOnce(u64, u32, &mut Vec<u8>) -> u64,
+    ) -> (u64, u64) {
+        let offset = self.end;
+        let size_bytes = match batch.operations.last_mut() {
+            Some(DiskOperation::Write { segment, bytes, .. }) if *segment == self.segment => {
+                encode(sequence, self.salt, bytes)
+            }
+            _ => {
+                let mut bytes = Vec::new();
+                let size_bytes = encode(sequence, self.salt, &mut bytes);
+                let segment = self.segment;
+                batch.operations.push(DiskOperation::Write {
+                    segment,
+                    offset,
+                    bytes,
+                });
+                size_bytes
+            }
+        };
+        self.end += size_bytes;
+        (offset, size_bytes)
+    }
+}

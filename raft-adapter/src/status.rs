@@ -1,96 +1,93 @@
-//! What ordering gives out.
+//! What a member knows about itself and its consortium right now.
 
-use bytes::Bytes;
+use std::fmt;
 
-use crate::{LogIndex, RaftId, Term};
+use crate::ids::{LogIndex, RaftId, Term};
 
-/// A committed log entry: the same on every member, in the same order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CommittedEntry {
-    /// Its place in the log.
-    pub index: LogIndex,
-    /// The term in which it was appended.
-    pub term: Term,
-    /// What was proposed; empty for an entry of ordering's own (a leader's first one, membership).
-    pub payload: Bytes,
-}
-
-/// The leader's log begins after this member's: the application must reach the manifest's place by other means, then
-/// report it as applied.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InstalledSnapshot {
-    /// Index that the snapshot stands for.
-    pub index: LogIndex,
-    /// Term of that entry.
-    pub term: Term,
-    /// What the application of the leader said of it, see [`RaftHandle::compact`](crate::RaftHandle::compact).
-    pub manifest: Bytes,
-}
-
-/// The next thing that the application has to deal with.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Delivery {
-    /// A committed entry.
-    Entry(CommittedEntry),
-    /// A jump: entries in between will not be delivered.
-    Snapshot(InstalledSnapshot),
-}
-
-/// What a member is in its term.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The part a member plays in the current term.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Role {
-    /// Proposes and decides what is committed.
+    /// Orders proposals.
     Leader,
-    /// Stands for election.
+    /// Asks for votes, or asks whether it would get them.
     Candidate,
-    /// Follows and votes.
+    /// Follows a leader, or waits for one.
+    #[default]
     Follower,
-    /// Follows and does not vote.
+    /// Receives the log without a vote.
     Learner,
 }
 
-/// How far a follower is, as its leader sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PeerProgress {
-    /// Who.
-    pub id: RaftId,
-    /// Last entry known to be on its disk.
-    pub matched: LogIndex,
-    /// It was heard within the last election timeout.
-    pub recent_active: bool,
-    /// Probe, Replicate or Snapshot.
-    pub state: String,
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Leader => "leader",
+            Self::Candidate => "candidate",
+            Self::Follower => "follower",
+            Self::Learner => "learner",
+        })
+    }
 }
 
-/// Where a member's ordering stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// How a leader sends the log to a member.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum PeerState {
+    /// One message at a time, until it is known where the logs agree.
+    #[default]
+    Probe,
+    /// Continuously.
+    Replicate,
+    /// Waiting for a manifest to be delivered.
+    Snapshot,
+}
+
+/// What a leader knows about one member, itself included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PeerProgress {
+    /// The member.
+    pub id: RaftId,
+    /// The highest entry known to be on its disk.
+    pub matched: LogIndex,
+    /// Heard from within the last election timeout; true for the leader itself.
+    pub recent_active: bool,
+    /// How the log is being sent.
+    pub state: PeerState,
+}
+
+/// A picture of one member's ordering. All indexes are this member's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
     /// This member.
     pub id: RaftId,
-    /// Its role.
+    /// Its part.
     pub role: Role,
     /// Its term.
     pub term: Term,
-    /// Who leads, if known.
+    /// Who leads, as far as known.
     pub leader: Option<RaftId>,
-    /// A leader's first entry in its term: when that is applied, so is everything from before.
+    /// Only on a leader: the index of its first entry in this term. Once that is applied, everything that earlier
+    /// leaders committed is applied, and it may mint.
     pub term_start: Option<LogIndex>,
-    /// First entry in the log.
+    /// The oldest entry still in the log.
     pub first_index: LogIndex,
-    /// Last entry in the log.
+    /// The newest entry in the log, durable or not.
     pub last_index: LogIndex,
-    /// Last entry on this member's disk.
+    /// The newest entry known to survive power loss here.
     pub persisted: LogIndex,
-    /// Last entry known to be on a majority.
+    /// The newest entry known to be held by a majority.
     pub committed: LogIndex,
-    /// Last entry that the application has dealt with.
+    /// The newest entry the application reported.
     pub applied: LogIndex,
-    /// Who votes.
+    /// Index of the manifest that stands for everything up to it; 0 if there is none.
+    pub snapshot: LogIndex,
+    /// Members with a vote, ascending. While a change is under way: those of the configuration to come.
     pub voters: Vec<RaftId>,
-    /// Who follows without a vote.
+    /// Members that had a vote before the change that is under way; empty otherwise.
+    pub voters_outgoing: Vec<RaftId>,
+    /// Members without a vote, ascending.
     pub learners: Vec<RaftId>,
-    /// A leader's followers.
+    /// Only on a leader: every member's progress, ascending by id.
     pub peers: Vec<PeerProgress>,
-    /// Leadership is being handed over: proposals are refused.
+    /// Only on a leader: leadership is being handed over.
     pub transferring: bool,
 }

@@ -125,6 +125,8 @@ impl Importer {
             };
             self.ledger.set_applied(index.0);
             self.raft.applied(index);
+            // Only now: a flush lets the log be cut up to its height, which ordering must know to be applied.
+            self.flusher.offer(self.ledger.state())?;
         }
         Ok(())
     }
@@ -193,7 +195,6 @@ impl Importer {
             })?;
         self.pool.on_block(&imported)?;
         self.executed.forget_through(height);
-        self.flusher.offer(self.ledger.state())?;
         metrics::gauge!("quorate_chain_height").set(height as f64);
         metrics::counter!("quorate_chain_transactions_total")
             .increment(imported.receipts.len() as u64);
@@ -383,7 +384,11 @@ impl Importer {
         } else {
             head.raft_index
         };
+        let last = block.height() == manifest.height;
         self.import(block, index)?;
+        if !last {
+            self.flusher.offer(self.ledger.state())?;
+        }
         Ok(true)
     }
 }

@@ -121,7 +121,11 @@ impl Minter {
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => return Ok(()),
-                alive = changed => if !alive { return Ok(()) },
+                alive = changed => if !alive {
+                    // Ordering has ended, and says why itself.
+                    cancel.cancelled().await;
+                    return Ok(());
+                },
                 () = sleep_or_forever(pause) => {}
             }
         }

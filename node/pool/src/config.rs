@@ -5,7 +5,8 @@ use std::time::Duration;
 /// Limits and rules of the pool of one node. They may differ between members.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolConfig {
-    /// Most transactions in all. When full, new ones are refused: nothing that was accepted is pushed out.
+    /// Most transactions in all. When full, new ones are refused; only one that can be minted at once pushes out one
+    /// that waits for a lower nonce, or the two could block each other for good.
     pub transactions_max: usize,
     /// Most bytes in all (network forms).
     pub bytes_max: usize,

@@ -9,6 +9,8 @@ use alloy_primitives::B256;
 pub enum DropReason {
     /// The minter could not execute it; the text names the rule.
     NotExecutable(String),
+    /// The pool was full, and it waited for a lower nonce while another transaction could be minted.
+    MadeRoom,
     /// Its nonce was used by another transaction in a block.
     NonceUsed {
         /// Height of that block.
@@ -20,6 +22,12 @@ impl std::fmt::Display for DropReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::NotExecutable(reason) => write!(f, "cannot be executed: {reason}"),
+            Self::MadeRoom => {
+                write!(
+                    f,
+                    "the pool was full and it waited for a lower nonce; send it again later"
+                )
+            }
             Self::NonceUsed { height } => {
                 write!(
                     f,

@@ -1,6 +1,6 @@
 //! The pool itself: a plain struct, told the time and the accounts.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use alloy_consensus::Transaction as _;
 use alloy_primitives::{Address, B256, U256};
@@ -39,6 +39,8 @@ pub struct Pool {
     by_hash: HashMap<B256, (Address, u64)>,
     /// Senders that have an offerable transaction, each once, by ticket: the lowest has its turn next.
     line: BTreeMap<i64, Address>,
+    /// Senders of whom something waits for a lower nonce.
+    gapped: BTreeSet<Address>,
     bytes: usize,
     fates: Fates,
 }
@@ -52,6 +54,7 @@ impl Pool {
             senders: BTreeMap::new(),
             by_hash: HashMap::new(),
             line: BTreeMap::new(),
+            gapped: BTreeSet::new(),
             bytes: 0,
             fates,
         }
@@ -79,18 +82,17 @@ impl Pool {
         let nonce = transaction.nonce();
         let size = transaction.size_bytes();
         let queue = self.senders.get(&sender);
-        let replaced = match queue.and_then(|q| q.by_nonce.get(&nonce)) {
-            Some(existing) => {
+        let existing = queue
+            .and_then(|q| q.by_nonce.get(&nonce))
+            .map(|p| p.transaction.clone());
+        match &existing {
+            Some(old) => {
                 let in_flight = queue.is_some_and(|q| q.is_in_flight(nonce));
-                self.check_replacement(&transaction, &existing.transaction, in_flight)?;
-                Some(existing.transaction.clone())
+                self.check_replacement(&transaction, old, in_flight)?;
             }
-            None => {
-                self.check_room(queue.map_or(0, |q| q.by_nonce.len()), size)?;
-                None
-            }
-        };
-        if let Some(old) = &replaced {
+            None => self.make_room(&transaction, account.nonce)?,
+        }
+        if let Some(old) = &existing {
             self.by_hash.remove(&old.hash());
             self.bytes = self.bytes.saturating_sub(old.size_bytes());
             self.fates.record(old.hash(), Fate::Replaced { by: hash });
@@ -172,6 +174,34 @@ impl Pool {
         })
     }
 
+    /// Refuses what does not fit. Only a transaction that can be minted at once may push out others, and only such as wait
+    /// for a lower nonce: otherwise a pool full of waiting ones would refuse the very ones that they wait for.
+    fn make_room(&mut self, new: &RecoveredTransaction, next: u64) -> Result<(), AdmitError> {
+        let sender = new.sender();
+        loop {
+            let of_sender = self.senders.get(&sender).map_or(0, |q| q.by_nonce.len());
+            let Err(full) = self.check_room(of_sender, new.size_bytes()) else {
+                return Ok(());
+            };
+            let gap = self
+                .senders
+                .get(&sender)
+                .map_or(next, SenderQueue::first_gap)
+                .max(next);
+            let from = match full {
+                AdmitError::SenderFull { .. } => self.gapped.get(&sender),
+                _ => self.gapped.first(),
+            };
+            let victim = from
+                .filter(|_| new.nonce() == gap)
+                .and_then(|from| self.senders.get(from))
+                .and_then(|queue| queue.by_nonce.values().next_back())
+                .map(|pooled| pooled.transaction.clone())
+                .ok_or(full)?;
+            self.drop_transaction(&victim, DropReason::MadeRoom);
+        }
+    }
+
     fn check_room(&self, of_sender: usize, size: usize) -> Result<(), AdmitError> {
         if of_sender >= self.config.per_sender_max {
             return Err(AdmitError::SenderFull {
@@ -242,6 +272,11 @@ impl Pool {
             }
             (Some(_), true) | (None, false) => {}
         }
+        if queue.has_waiting() {
+            self.gapped.insert(sender);
+        } else {
+            self.gapped.remove(&sender);
+        }
     }
 
     /// Forgets what is in flight: blocks of this node will not commit, so everything is offered again.
@@ -304,8 +339,11 @@ impl Pool {
             .senders
             .get(sender)
             .is_some_and(|queue| queue.by_nonce.is_empty());
-        if empty && let Some(ticket) = self.senders.remove(sender).and_then(|queue| queue.ticket) {
-            self.line.remove(&ticket);
+        if empty {
+            self.gapped.remove(sender);
+            if let Some(ticket) = self.senders.remove(sender).and_then(|queue| queue.ticket) {
+                self.line.remove(&ticket);
+            }
         }
     }
 

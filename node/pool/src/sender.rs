@@ -41,6 +41,19 @@ impl SenderQueue {
         (self.next..self.offer_from).contains(&nonce)
     }
 
+    /// True if something here waits for a lower nonce.
+    pub(crate) fn has_waiting(&self) -> bool {
+        let Some((first, last)) = self
+            .by_nonce
+            .keys()
+            .next()
+            .zip(self.by_nonce.keys().next_back())
+        else {
+            return false;
+        };
+        *first != self.next || last - first + 1 != self.by_nonce.len() as u64
+    }
+
     /// First nonce without a transaction: what the sender should use next.
     pub(crate) fn first_gap(&self) -> u64 {
         let mut nonce = self.next;

@@ -387,7 +387,7 @@ mod tests {
             fs::metadata(&stored.file).unwrap().permissions().mode() & 0o777,
             0o600
         );
-        assert_eq!(list(folder.path()).unwrap(), [stored.clone()]);
+        assert_eq!(list(folder.path()).unwrap(), std::slice::from_ref(&stored));
         assert_eq!(open(&stored.file, "right").unwrap(), key);
         assert!(open(&stored.file, "wrong").is_err());
         assert!(

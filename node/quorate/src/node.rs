@@ -492,8 +492,8 @@ fn raft_config(
     let mut raft = raft_adapter::Config::new(
         RaftId(identity.member.raft_id),
         with_role(MemberRole::Voter),
-        with_role(MemberRole::Learner),
     );
+    raft.learners = with_role(MemberRole::Learner);
     raft.tick = config.raft.tick;
     raft.election_ticks = config.raft.election_ticks;
     raft.heartbeat_ticks = config.raft.heartbeat_ticks;

@@ -20,7 +20,9 @@ const RETRY: Duration = Duration::from_millis(500);
 /// change of leader or repetition.
 const BACKLOG: usize = 65_536;
 /// Uncommitted transactions are offered to the leader again at this pace, against any loss on the way.
-const REPEAT: Duration = Duration::from_secs(5);
+const REPEAT: Duration = Duration::from_secs(1);
+/// So many of them at once: what a leader with a full pool refused comes again at this rate.
+const REPEAT_COUNT: usize = 4_096;
 
 /// Runs until cancelled.
 pub async fn run(
@@ -67,7 +69,7 @@ pub async fn run(
             }
             _ = repeat.tick() => {
                 if backlog.is_empty() {
-                    queue(&mut backlog, encode(&pool.uncommitted(FORWARD_COUNT)));
+                    queue(&mut backlog, encode(&pool.uncommitted(REPEAT_COUNT)));
                 }
             }
         }

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use parking_lot::Mutex;
@@ -11,6 +12,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::exit::{Exit, end_now};
+
+/// So long a part that ended by itself waits for another one to say why.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// What ended the node.
 #[derive(Debug)]
@@ -66,9 +70,19 @@ impl Tasks {
     ) {
         let tasks = self.clone();
         self.tracker.spawn(async move {
-            match AssertUnwindSafe(future).catch_unwind().await {
-                Ok(Ok(())) => tasks.ended(name),
-                Ok(Err(e)) => tasks.fail(name, exit, e.to_string()),
+            let outcome = AssertUnwindSafe(future).catch_unwind().await;
+            match outcome
+                .map(|ended| ended.map_err(|e| e.to_string()))
+                .map_err(drop)
+            {
+                Ok(Ok(())) => {
+                    // Parts that wait for one that failed end with it: let that one speak first.
+                    tokio::time::timeout(GRACE, tasks.stop.cancelled())
+                        .await
+                        .ok();
+                    tasks.ended(name);
+                }
+                Ok(Err(reason)) => tasks.fail(name, exit, reason),
                 Err(_) => panicked(name),
             }
         });
@@ -98,7 +112,13 @@ impl Tasks {
             .name(name.to_owned())
             .spawn(
                 move || match std::panic::catch_unwind(AssertUnwindSafe(body)) {
-                    Ok(Ok(())) => tasks.ended(name),
+                    Ok(Ok(())) => {
+                        let ended_at = Instant::now();
+                        while !tasks.stop.is_cancelled() && ended_at.elapsed() < GRACE {
+                            std::thread::sleep(GRACE / 50);
+                        }
+                        tasks.ended(name);
+                    }
                     Ok(Err((exit, reason))) => tasks.fail(name, exit, reason),
                     Err(_) => panicked(name),
                 },

@@ -1,143 +1,651 @@
-use super::*;
-use crate::disk::fake::FakeDisk;
+use std::sync::Arc;
 
-fn members() -> ConfState {
-    ConfState {
-        voters: vec![1],
-        ..ConfState::default()
+use raft::{
+    GetEntriesContext, Storage as _,
+    eraftpb::{ConfState, Entry, HardState, Snapshot, SnapshotMetadata},
+};
+
+use super::{
+    Log,
+    disk::{Disk, FolderDisk, SegmentNumber},
+    fake_disk::FakeDisk,
+    record::HEADER_BYTES,
+    writer::{LogBatch, LogWriter},
+};
+use crate::{
+    config::Config,
+    error::{Damage, Fatal, OpenError},
+    ids::{RaftId, WriteNumber},
+};
+
+const MEMBER: RaftId = RaftId(1);
+
+fn config() -> Config {
+    Config {
+        segment_bytes: 4096,
+        ..Config::new(MEMBER, vec![RaftId(3), RaftId(1), RaftId(2)])
     }
 }
 
-fn open(disk: &FakeDisk) -> Result<Log, OpenError> {
-    Log::open(Box::new(disk.clone()), members(), 4_096, 10_000)
+fn entry(index: u64, term: u64) -> Entry {
+    sized(index, term, 20)
 }
 
-fn entry(index: u64, term: u64) -> Entry {
+fn sized(index: u64, term: u64, bytes: usize) -> Entry {
+    let mut data = format!("{index}/{term}/").into_bytes();
+    data.resize(bytes.max(data.len()), b'x');
     Entry {
         index,
         term,
-        data: vec![index as u8; 100],
+        data,
         ..Entry::default()
     }
 }
 
-fn append(log: &mut Log, range: std::ops::RangeInclusive<u64>, term: u64) {
-    let entries: Vec<Entry> = range.map(|i| entry(i, term)).collect();
-    log.append(&entries).unwrap();
-    log.sync().unwrap();
-}
-
-#[test]
-fn entries_votes_and_rolled_files_survive_a_restart() {
-    let disk = FakeDisk::default();
-    let mut log = open(&disk).unwrap();
-    append(&mut log, 1..=200, 1);
-    log.set_hard_state(HardState {
-        term: 3,
-        vote: 2,
-        commit: 150,
-    })
-    .unwrap();
-    log.sync().unwrap();
-    assert!(disk.names().len() > 3);
-    disk.crash(0);
-    let log = open(&disk).unwrap();
-    assert_eq!((log.first(), log.last()), (1, 200));
-    assert_eq!(
-        (
-            log.hard_state().term,
-            log.hard_state().vote,
-            log.hard_state().commit
-        ),
-        (3, 2, 150)
-    );
-    let entries = log.entries(1, 201, u64::MAX).unwrap();
-    assert_eq!(entries, (1..=200).map(|i| entry(i, 1)).collect::<Vec<_>>());
-    assert_eq!(log.entries(5, 100, 1).unwrap().len(), 1);
-}
-
-#[test]
-fn an_entry_takes_the_place_of_what_it_contradicts() {
-    let disk = FakeDisk::default();
-    let mut log = open(&disk).unwrap();
-    append(&mut log, 1..=50, 1);
-    append(&mut log, 20..=22, 2);
-    for log in [&log, &open(&disk).unwrap()] {
-        assert_eq!(log.last(), 22);
-        assert_eq!(
-            (log.term(19), log.term(20), log.term(23)),
-            (Some(1), Some(2), None)
-        );
-        assert_eq!(log.entries(20, 21, u64::MAX).unwrap(), [entry(20, 2)]);
+fn hard_state(term: u64, commit: u64) -> HardState {
+    HardState {
+        term,
+        vote: 1,
+        commit,
     }
 }
 
-#[test]
-fn a_torn_tail_is_cut_wherever_it_is_torn() {
-    for keep in (0..400).step_by(13) {
-        let disk = FakeDisk::default();
-        let mut log = open(&disk).unwrap();
-        append(&mut log, 1..=5, 1);
-        log.append(&[entry(6, 1), entry(7, 1), entry(8, 1)])
-            .unwrap();
-        log.write().unwrap();
-        disk.crash(keep);
-        let mut log = open(&disk).unwrap();
-        let last = log.last();
-        assert!((5..=8).contains(&last));
-        append(&mut log, last + 1..=last + 2, 2);
-        assert_eq!(open(&disk).unwrap().last(), last + 2);
+/// A log with its writer on one disk.
+struct Rig {
+    disk: Arc<dyn Disk>,
+    log: Log,
+    writer: LogWriter,
+}
+
+impl Rig {
+    fn open(disk: impl Disk) -> Self {
+        Self::try_open(Arc::new(disk), config()).unwrap()
+    }
+
+    fn try_open(disk: Arc<dyn Disk>, config: Config) -> Result<Self, OpenError> {
+        let log = Log::open(&config, Arc::clone(&disk))?;
+        Ok(Self {
+            writer: LogWriter::new(Arc::clone(&disk)),
+            log,
+            disk,
+        })
+    }
+
+    fn reopen(self) -> Self {
+        Self::try_open(self.disk, config()).unwrap()
+    }
+
+    fn write(&mut self, (write, batch): (WriteNumber, LogBatch)) -> WriteNumber {
+        self.writer.write(&batch).unwrap();
+        write
+    }
+
+    fn sync(&mut self, written: (WriteNumber, LogBatch)) {
+        let write = self.write(written);
+        self.writer.barrier().unwrap();
+        self.log.persisted(write);
+    }
+
+    fn append(&mut self, entries: Vec<Entry>) {
+        let saved = self.log.save(None, None, entries).unwrap();
+        self.sync(saved);
+    }
+
+    /// Index and term of every entry, read back.
+    fn entries(&self) -> Vec<(u64, u64)> {
+        let (first, last) = (self.log.first(), self.log.last());
+        let entries = self.log.read(first, last + 1, u64::MAX).unwrap();
+        for read in &entries {
+            assert!(
+                read.data
+                    .starts_with(format!("{}/{}/", read.index, read.term).as_bytes())
+            );
+        }
+        entries
+            .iter()
+            .map(|entry| (entry.index, entry.term))
+            .collect()
     }
 }
 
-#[test]
-fn a_flipped_bit_that_is_not_at_the_end_is_refused_and_a_missing_file_too() {
-    let disk = FakeDisk::default();
-    append(&mut open(&disk).unwrap(), 1..=200, 1);
-    let names = disk.names();
-    disk.flip_bit(&names[1], 600);
-    assert!(matches!(open(&disk), Err(OpenError::Damaged { .. })));
-    disk.flip_bit(&names[1], 600);
-    disk.flip_bit(names.last().unwrap(), 200);
-    assert!(matches!(open(&disk), Err(OpenError::Damaged { .. })));
-    disk.flip_bit(names.last().unwrap(), 200);
-    assert!(open(&disk).is_ok());
-    disk.clone().remove(&names[1]).unwrap();
-    assert!(matches!(open(&disk), Err(OpenError::Damaged { .. })));
+fn open_error(disk: &FakeDisk) -> OpenError {
+    Rig::try_open(Arc::new(disk.clone()), config())
+        .err()
+        .unwrap()
+}
+
+fn segments(disk: &FakeDisk) -> Vec<u64> {
+    disk.segments()
+        .unwrap()
+        .into_iter()
+        .map(|segment| segment.0)
+        .collect()
 }
 
 #[test]
-fn after_a_failed_sync_the_log_refuses_all_work() {
-    let disk = FakeDisk::default();
-    let mut log = open(&disk).unwrap();
-    log.append(&[entry(1, 1)]).unwrap();
-    disk.fail_sync();
-    assert!(log.sync().is_err());
-    assert!(log.append(&[entry(2, 1)]).is_err());
-    assert!(log.set_hard_state(HardState::default()).is_err());
-    assert!(log.sync().is_err());
+fn a_log_that_was_never_begun_knows_the_first_members() {
+    let rig = Rig::open(FakeDisk::new());
+    assert_eq!((rig.log.first(), rig.log.last()), (1, 0));
+    assert_eq!(rig.log.membership().1.voters, [1, 2, 3]);
+    assert_eq!(rig.log.term_at(0), Some(0));
 }
 
 #[test]
-fn compaction_keeps_the_trailing_entries_and_removes_old_files() {
-    let disk = FakeDisk::default();
-    let mut log = open(&disk).unwrap();
-    append(&mut log, 1..=300, 1);
-    let files = disk.names().len();
-    let manifest = Manifest {
-        index: 280,
-        term: 1,
-        members: members(),
-        data: b"place".to_vec(),
+fn everything_synced_is_there_after_a_crash() {
+    let disk = FakeDisk::new();
+    let mut rig = Rig::open(disk.clone());
+    let saved = rig
+        .log
+        .save(None, Some(hard_state(2, 0)), vec![entry(1, 1), entry(2, 2)])
+        .unwrap();
+    rig.sync(saved);
+    let learner = ConfState {
+        voters: vec![1, 2, 3],
+        learners: vec![4],
+        ..ConfState::default()
     };
-    log.compact(manifest.clone(), 30).unwrap();
-    log.sync().unwrap();
-    log.remove_old_files().unwrap();
-    assert!(disk.names().len() < files / 2);
-    disk.crash(0);
-    let log = open(&disk).unwrap();
-    assert_eq!((log.first(), log.last(), log.start().term), (251, 300, 1));
-    assert_eq!(log.manifest(), &manifest);
-    assert_eq!(log.entries(251, 301, u64::MAX).unwrap().len(), 50);
-    assert!(log.entries(250, 252, u64::MAX).is_err());
+    let saved = rig.log.save_membership(2, learner.clone());
+    rig.sync(saved);
+    disk.crash(7);
+    let rig = rig.reopen();
+    assert_eq!(rig.entries(), [(1, 1), (2, 2)]);
+    assert_eq!(rig.log.hard_state(), &hard_state(2, 0));
+    assert_eq!(rig.log.membership(), (2, &learner));
+}
+
+#[test]
+fn what_was_not_synced_may_go_but_never_leaves_a_gap_or_damage() {
+    let mut lost = 0;
+    for seed in 0..200 {
+        let disk = FakeDisk::new();
+        let mut rig = Rig::open(disk.clone());
+        rig.append((1..=5).map(|index| sized(index, 1, 300)).collect());
+        for index in 6..=30 {
+            let saved = rig
+                .log
+                .save(None, None, vec![sized(index, 1, 100 + index as usize * 20)])
+                .unwrap();
+            rig.write(saved);
+        }
+        disk.crash(seed);
+        let mut rig = rig.reopen();
+        let entries = rig.entries();
+        let expected: Vec<_> = (1..=entries.len() as u64).map(|index| (index, 1)).collect();
+        assert!(entries.len() >= 5, "seed {seed}: synced entries are gone");
+        assert_eq!(entries, expected, "seed {seed}");
+        lost += 30 - entries.len();
+        // It goes on from there, and what is synced now stays.
+        let next = entries.len() as u64 + 1;
+        rig.append(vec![entry(next, 2)]);
+        disk.crash(seed + 1);
+        assert_eq!(rig.reopen().entries().last(), Some(&(next, 2)));
+    }
+    assert!(lost > 100, "the disk hardly lost anything: {lost}");
+}
+
+#[test]
+fn leftovers_behind_a_torn_tail_never_come_back() {
+    for seed in 0..100 {
+        let disk = FakeDisk::new();
+        let mut rig = Rig::open(disk.clone());
+        rig.append(vec![entry(1, 1)]);
+        for index in 2..=12 {
+            let saved = rig
+                .log
+                .save(None, None, vec![sized(index, 1, 200)])
+                .unwrap();
+            rig.write(saved);
+        }
+        disk.crash(seed);
+        let mut rig = rig.reopen();
+        let survived = rig.log.last();
+        rig.append(vec![sized(survived + 1, 2, 200)]);
+        disk.crash(seed);
+        assert_eq!(rig.reopen().log.last(), survived + 1, "seed {seed}");
+    }
+}
+
+#[test]
+fn damage_in_the_middle_is_refused() {
+    let disk = FakeDisk::new();
+    let mut rig = Rig::open(disk.clone());
+    for index in 1..=10 {
+        rig.append(vec![entry(index, 1)]);
+    }
+    let slot = *rig.log.contents.slot(4).unwrap();
+    disk.flip_bit(slot.segment, (slot.offset + 40) * 8 + 3);
+    let error = open_error(&disk);
+    let expected = Damage::Record {
+        segment: slot.segment.0,
+        offset: slot.offset,
+    };
+    assert!(
+        matches!(&error, OpenError::Damaged(damage) if *damage == expected),
+        "{error}"
+    );
+}
+
+#[test]
+fn any_flipped_bit_before_the_last_sync_is_refused_and_none_changes_an_entry() {
+    let pristine = || {
+        let disk = FakeDisk::new();
+        let mut rig = Rig::open(disk.clone());
+        for index in 1..=4 {
+            rig.append(vec![entry(index, 1)]);
+        }
+        let last = *rig.log.contents.slot(4).unwrap();
+        let end = last.offset + last.size_bytes;
+        (disk, last.offset, end)
+    };
+    let (_, last_offset, end) = pristine();
+    for bit in 0..end * 8 {
+        let (disk, ..) = pristine();
+        disk.flip_bit(SegmentNumber(1), bit);
+        match Rig::try_open(Arc::new(disk), config()) {
+            Err(OpenError::Damaged(_)) => {}
+            Err(other) => panic!("bit {bit}: {other}"),
+            // The last record cannot be told from one that was being written.
+            Ok(rig) => {
+                assert!(bit >= last_offset * 8, "bit {bit} went unnoticed");
+                assert_eq!(rig.entries(), [(1, 1), (2, 1), (3, 1)]);
+            }
+        }
+    }
+}
+
+#[test]
+fn damage_in_a_file_that_is_not_the_last_is_refused() {
+    let disk = FakeDisk::new();
+    let mut rig = Rig::open(disk.clone());
+    while segments(&disk).len() < 3 {
+        let next = rig.log.last() + 1;
+        rig.append(vec![sized(next, 1, 500)]);
+    }
+    let last_of_first = (1..)
+        .take_while(|index| rig.log.contents.slot(*index).unwrap().segment == SegmentNumber(1));
+    let slot = *rig
+        .log
+        .contents
+        .slot(last_of_first.last().unwrap())
+        .unwrap();
+    disk.flip_bit(SegmentNumber(1), slot.offset * 8 + 400);
+    assert!(matches!(
+        open_error(&disk),
+        OpenError::Damaged(Damage::Record { segment: 1, .. })
+    ));
+}
+
+#[test]
+fn a_missing_file_is_noticed() {
+    let disk = FakeDisk::new();
+    let mut rig = Rig::open(disk.clone());
+    while segments(&disk).len() < 4 {
+        let next = rig.log.last() + 1;
+        rig.append(vec![sized(next, 1, 500)]);
+    }
+    disk.remove(SegmentNumber(2)).unwrap();
+    assert!(matches!(
+        open_error(&disk),
+        OpenError::Damaged(Damage::Gap { segment: 3, .. })
+    ));
+    disk.remove(SegmentNumber(1)).unwrap();
+    assert!(matches!(
+        open_error(&disk),
+        OpenError::Damaged(Damage::MissingEntries { .. })
+    ));
+}
+
+#[test]
+fn a_file_that_was_only_just_made_is_thrown_away() {
+    let disk = FakeDisk::new();
+    let mut rig = Rig::open(disk.clone());
+    rig.append(vec![entry(1, 1)]);
+    disk.create(SegmentNumber(2), &[], 4096).unwrap();
+    let mut rig = rig.reopen();
+    assert_eq!(rig.entries(), [(1, 1)]);
+    rig.append(vec![entry(2, 1)]);
+    assert_eq!(rig.reopen().entries(), [(1, 1), (2, 1)]);
+}
+
+#[test]
+fn the_log_of_another_member_is_refused() {
+    let disk = FakeDisk::new();
+    let mut rig = Rig::open(disk.clone());
+    rig.append(vec![entry(1, 1)]);
+    let other = Config {
+        id: RaftId(2),
+        ..config()
+    };
+    let error = Rig::try_open(Arc::new(disk), other).err().unwrap();
+    assert!(matches!(
+        error,
+        OpenError::OtherMember {
+            found: RaftId(1),
+            configured: RaftId(2)
+        }
+    ));
+}
+
+#[test]
+fn an_entry_supersedes_all_at_and_behind_its_index() {
+    let mut rig = Rig::open(FakeDisk::new());
+    rig.append((1..=6).map(|index| entry(index, 1)).collect());
+    rig.append(vec![entry(4, 2)]);
+    assert_eq!(rig.entries(), [(1, 1), (2, 1), (3, 1), (4, 2)]);
+    rig.append(vec![entry(5, 3), entry(6, 3)]);
+    let expected = [(1, 1), (2, 1), (3, 1), (4, 2), (5, 3), (6, 3)];
+    assert_eq!(rig.entries(), expected);
+    assert_eq!(rig.reopen().entries(), expected);
+}
+
+#[test]
+fn an_entry_counts_as_durable_only_with_the_write_that_put_it_there_last() {
+    let mut rig = Rig::open(FakeDisk::new());
+    rig.append(vec![entry(1, 1)]);
+    let first = rig
+        .log
+        .save(None, None, vec![entry(2, 1), entry(3, 1)])
+        .unwrap();
+    let second = rig.log.save(None, None, vec![entry(2, 2)]).unwrap();
+    assert_eq!(rig.log.durable(), 1);
+    rig.sync(first);
+    assert_eq!(rig.log.durable(), 1);
+    rig.sync(second);
+    assert_eq!(rig.log.durable(), 2);
+}
+
+#[test]
+fn a_gap_is_impossible() {
+    let mut rig = Rig::open(FakeDisk::new());
+    assert!(matches!(
+        rig.log.save(None, None, vec![entry(2, 1)]),
+        Err(Fatal::Impossible { .. })
+    ));
+}
+
+#[test]
+fn after_a_failed_sync_nothing_is_promised_any_more() {
+    let disk = FakeDisk::new();
+    let mut rig = Rig::open(disk.clone());
+    let saved = rig.log.save(None, None, vec![entry(1, 1)]).unwrap();
+    rig.write(saved);
+    disk.fail_syncs(1);
+    let first = rig.writer.barrier().unwrap_err();
+    assert!(matches!(
+        first,
+        Fatal::Disk {
+            operation: "syncing",
+            segment: 1,
+            ..
+        }
+    ));
+    // The disk would work again; the writer must not believe it.
+    assert_eq!(rig.writer.barrier().unwrap_err(), first);
+    let saved = rig.log.save(None, None, vec![entry(2, 1)]).unwrap();
+    assert_eq!(rig.writer.write(&saved.1).unwrap_err(), first);
+}
+
+#[test]
+fn after_a_failed_write_nothing_is_promised_any_more() {
+    let disk = FakeDisk::new();
+    let mut rig = Rig::open(disk.clone());
+    disk.fail_writes(1);
+    let saved = rig.log.save(None, None, vec![entry(1, 1)]).unwrap();
+    assert!(matches!(
+        rig.writer.write(&saved.1),
+        Err(Fatal::Disk {
+            operation: "writing",
+            ..
+        })
+    ));
+    assert!(rig.writer.barrier().is_err());
+}
+
+#[test]
+fn one_barrier_covers_all_that_was_written() {
+    let disk = FakeDisk::new();
+    let mut rig = Rig::open(disk.clone());
+    rig.append(vec![entry(1, 1)]);
+    let before = disk.syncs();
+    let mut write = WriteNumber(0);
+    for index in 2..=9 {
+        let saved = rig.log.save(None, None, vec![entry(index, 1)]).unwrap();
+        write = rig.write(saved);
+    }
+    rig.writer.barrier().unwrap();
+    rig.log.persisted(write);
+    assert_eq!(disk.syncs() - before, 1);
+    assert_eq!(rig.log.durable(), 9);
+}
+
+#[test]
+fn entries_that_left_memory_are_read_from_disk_in_few_reads() {
+    let disk = FakeDisk::new();
+    let small_cache = Config {
+        cache_bytes: 1000,
+        segment_bytes: 1 << 20,
+        ..config()
+    };
+    let mut rig = Rig::try_open(Arc::new(disk.clone()), small_cache).unwrap();
+    for index in 1..=50 {
+        rig.append(vec![sized(index, 1, 100)]);
+    }
+    assert_eq!(rig.entries().len(), 50);
+    assert!((1..=3).contains(&disk.reads()), "{} reads", disk.reads());
+    let some = rig
+        .log
+        .entries(1, 51, Some(450), GetEntriesContext::empty(false))
+        .unwrap();
+    assert!((1..50).contains(&some.len()));
+    let one = rig
+        .log
+        .entries(1, 51, Some(0), GetEntriesContext::empty(false))
+        .unwrap();
+    assert_eq!(one.len(), 1, "at least one entry, whatever its size");
+}
+
+#[test]
+fn an_entry_damaged_after_opening_is_noticed_when_it_is_read() {
+    let disk = FakeDisk::new();
+    let small_cache = Config {
+        cache_bytes: 0,
+        ..config()
+    };
+    let mut rig = Rig::try_open(Arc::new(disk.clone()), small_cache).unwrap();
+    rig.append(vec![entry(1, 1), entry(2, 1)]);
+    let slot = *rig.log.contents.slot(1).unwrap();
+    disk.flip_bit(slot.segment, (slot.offset + 60) * 8);
+    assert!(matches!(
+        rig.log.read(1, 3, u64::MAX),
+        Err(Fatal::Damaged(Damage::Record { segment: 1, .. }))
+    ));
+}
+
+#[test]
+fn compaction_drops_files_and_keeps_what_is_behind_it() {
+    let disk = FakeDisk::new();
+    let mut rig = Rig::open(disk.clone());
+    for index in 1..=60 {
+        rig.append(vec![sized(index, 1, 300)]);
+    }
+    let before = segments(&disk);
+    assert!(before.len() > 4);
+    let learner = ConfState {
+        voters: vec![1, 2],
+        ..ConfState::default()
+    };
+    let saved = rig.log.save_membership(45, learner.clone());
+    rig.sync(saved);
+    let saved = rig
+        .log
+        .save_compaction(50, 40, b"manifest".to_vec())
+        .unwrap();
+    rig.sync(saved);
+    assert!(segments(&disk).len() < before.len());
+    assert_eq!((rig.log.first(), rig.log.last()), (41, 60));
+    let rig = rig.reopen();
+    assert_eq!((rig.log.first(), rig.log.last()), (41, 60));
+    assert_eq!(rig.entries().len(), 20);
+    assert_eq!(rig.log.term_at(40), Some(1));
+    assert!(
+        rig.log
+            .entries(40, 42, None, GetEntriesContext::empty(false))
+            .is_err()
+    );
+    let snapshot = rig.log.snapshot(0, 2).unwrap();
+    assert_eq!(snapshot.data, b"manifest");
+    let metadata = snapshot.metadata.unwrap();
+    assert_eq!((metadata.index, metadata.term), (50, 1));
+    assert_eq!(metadata.conf_state, Some(learner));
+}
+
+#[test]
+fn a_manifest_carries_the_membership_of_its_index_and_later_ones_stay() {
+    let mut rig = Rig::open(FakeDisk::new());
+    rig.append((1..=20).map(|index| entry(index, 1)).collect());
+    let with = |learner| ConfState {
+        voters: vec![1, 2, 3],
+        learners: vec![learner],
+        ..ConfState::default()
+    };
+    for (index, learner) in [(5, 5), (15, 6)] {
+        let saved = rig.log.save_membership(index, with(learner));
+        rig.sync(saved);
+    }
+    let saved = rig.log.save_compaction(10, 10, b"ten".to_vec()).unwrap();
+    rig.sync(saved);
+    let rig = rig.reopen();
+    assert_eq!(rig.log.marker().conf_state, with(5));
+    assert_eq!(rig.log.membership(), (15, &with(6)));
+}
+
+#[test]
+fn a_manifest_from_the_leader_replaces_the_whole_log() {
+    let disk = FakeDisk::new();
+    let mut rig = Rig::open(disk.clone());
+    for index in 1..=40 {
+        rig.append(vec![sized(index, 1, 300)]);
+    }
+    let conf_state = ConfState {
+        voters: vec![1, 2, 3, 4],
+        ..ConfState::default()
+    };
+    let snapshot = Snapshot {
+        data: b"manifest".to_vec(),
+        metadata: Some(SnapshotMetadata {
+            conf_state: Some(conf_state.clone()),
+            index: 30,
+            term: 4,
+        }),
+    };
+    let saved = rig
+        .log
+        .save(Some(snapshot), Some(hard_state(4, 30)), vec![entry(31, 4)])
+        .unwrap();
+    assert_eq!(
+        rig.log.durable(),
+        30,
+        "entries up to there are as committed as before"
+    );
+    rig.sync(saved);
+    assert_eq!(rig.entries(), [(31, 4)]);
+    disk.crash(1);
+    let rig = rig.reopen();
+    assert_eq!((rig.log.first(), rig.log.last()), (31, 31));
+    assert_eq!(rig.log.term_at(30), Some(4));
+    assert_eq!(rig.log.membership(), (30, &conf_state));
+    assert_eq!(rig.log.hard_state(), &hard_state(4, 30));
+}
+
+#[test]
+fn a_manifest_lost_in_a_crash_leaves_the_log_as_it_was_or_as_it_was_to_be() {
+    let mut outcomes = [0, 0];
+    for seed in 0..100 {
+        let disk = FakeDisk::new();
+        let mut rig = Rig::open(disk.clone());
+        rig.append((1..=10).map(|index| sized(index, 1, 250)).collect());
+        let snapshot = Snapshot {
+            data: vec![b'm'; 2000],
+            metadata: Some(SnapshotMetadata {
+                conf_state: Some(ConfState {
+                    voters: vec![1, 2, 3],
+                    ..ConfState::default()
+                }),
+                index: 100,
+                term: 2,
+            }),
+        };
+        let saved = rig
+            .log
+            .save(Some(snapshot), Some(hard_state(2, 100)), vec![])
+            .unwrap();
+        rig.write(saved);
+        disk.crash(seed);
+        let rig = rig.reopen();
+        match (rig.log.first(), rig.log.last()) {
+            (1, 10) => outcomes[0] += 1,
+            (101, 100) => outcomes[1] += 1,
+            other => panic!("seed {seed}: {other:?}"),
+        }
+    }
+    assert!(outcomes.iter().all(|count| *count > 5), "{outcomes:?}");
+}
+
+#[test]
+fn a_record_larger_than_a_file_gets_a_file_of_its_own() {
+    let disk = FakeDisk::new();
+    let mut rig = Rig::open(disk.clone());
+    rig.append(vec![entry(1, 1), sized(2, 1, 20_000), entry(3, 1)]);
+    assert_eq!(rig.entries(), [(1, 1), (2, 1), (3, 1)]);
+    assert_eq!(rig.reopen().entries(), [(1, 1), (2, 1), (3, 1)]);
+}
+
+#[test]
+fn reopening_again_and_again_adds_no_files() {
+    let disk = FakeDisk::new();
+    let mut rig = Rig::open(disk.clone());
+    rig.append(vec![entry(1, 1)]);
+    for _ in 0..5 {
+        rig = rig.reopen();
+    }
+    assert_eq!(segments(&disk), [1]);
+    rig.append(vec![entry(2, 1)]);
+    assert_eq!(segments(&disk), [1, 2]);
+    assert_eq!(rig.reopen().entries(), [(1, 1), (2, 1)]);
+}
+
+#[test]
+fn a_log_does_not_mind_another_seed_at_the_next_start() {
+    let disk = FakeDisk::new();
+    let mut rig = Rig::open(disk.clone());
+    rig.append((1..=5).map(|index| entry(index, 1)).collect());
+    let other = Config {
+        seed: 99,
+        cache_bytes: 0,
+        ..config()
+    };
+    let rig = Rig::try_open(Arc::new(disk), other).unwrap();
+    assert_eq!(rig.entries().len(), 5);
+}
+
+#[test]
+fn real_files_hold_the_same_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut rig = Rig::open(FolderDisk::open(dir.path()).unwrap());
+    for index in 1..=40 {
+        rig.append(vec![sized(index, 1, 300)]);
+    }
+    let saved = rig
+        .log
+        .save_compaction(30, 25, b"manifest".to_vec())
+        .unwrap();
+    rig.sync(saved);
+    let Rig { disk, log, writer } = rig;
+    drop((disk, log, writer));
+    let rig = Rig::open(FolderDisk::open(dir.path()).unwrap());
+    assert_eq!((rig.log.first(), rig.log.last()), (26, 40));
+    assert_eq!(rig.entries().len(), 15);
+    assert!(rig.disk.read_all(SegmentNumber(1)).is_err());
+    let newest = rig.disk.segments().unwrap().pop().unwrap();
+    assert!(rig.disk.read_all(newest).unwrap().len() as u64 > HEADER_BYTES);
 }

@@ -136,7 +136,7 @@ impl Node {
             (head.height(), head.block.header().timestamp),
             Arc::new(move || Arc::new(source.latest_state()) as Arc<dyn StateRead>),
         );
-        let mut raft_config = raft_adapter::Config::new(RaftId(1), vec![RaftId(1)], Vec::new());
+        let mut raft_config = raft_adapter::Config::new(RaftId(1), vec![RaftId(1)]);
         raft_config.tick = Duration::from_millis(5);
         let opened = raft_adapter::open(
             raft_config,

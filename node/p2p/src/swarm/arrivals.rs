@@ -211,6 +211,10 @@ impl Network {
 
     /// Publishes a message. If we do not reach every member ourselves, others are asked to pass it on.
     pub(super) fn publish(&mut self, mut message: BytesMut) {
+        if self.peers.is_empty() {
+            // A consortium of one: there is nobody to lose it.
+            return;
+        }
         if self.peers.values().any(|peer| peer.connections.is_empty()) {
             wire::mark_for_relay(&mut message);
         }

@@ -45,7 +45,7 @@ impl Network {
         let connection = Connection {
             id,
             inbound: endpoint.is_listener(),
-            address: endpoint.get_remote_address().clone(),
+            address: without_peer(endpoint.get_remote_address()),
             since: Instant::now(),
             since_system: SystemTime::now(),
             closed: peer.removed.child_token(),
@@ -366,6 +366,14 @@ impl Network {
     pub(super) fn log_due(&self, cause: &str) -> bool {
         self.shared.refusals.lock().due(cause, StdInstant::now())
     }
+}
+
+/// Dialled addresses end in the peer id, accepted ones do not.
+fn without_peer(address: &Multiaddr) -> Multiaddr {
+    address
+        .iter()
+        .filter(|part| !matches!(part, Protocol::P2p(_)))
+        .collect()
 }
 
 /// The IP part of an address.

@@ -1,10 +1,14 @@
 //! Members that go and come back.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    sync::watch,
+};
 
-use crate::consortium::{Node, config, pair, soon, wait_until};
+use crate::consortium::{LOCAL, Node, config, pair, soon, wait_until};
 
 /// One message each way.
 async fn talk(one: &mut Node, two: &mut Node) {
@@ -136,4 +140,81 @@ async fn a_member_that_comes_back_unnoticed_takes_over_and_is_heard_and_told_eve
         soon("gossip both ways", gossip).await;
     }
     drop(old);
+}
+
+/// A line to `target`. What passes when `frozen` changes stays where it is: no byte and no end of a connection comes
+/// through any more. Connections made later pass.
+async fn line(target: SocketAddr, frozen: watch::Receiver<()>) -> SocketAddr {
+    // Little room at the far end, so that the sender's buffers fill.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(64 << 10).unwrap();
+    socket.bind((LOCAL, 0).into()).unwrap();
+    let listener = socket.listen(16).unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut near, _from) = listener.accept().await.unwrap();
+            let mut frozen = frozen.clone();
+            frozen.mark_unchanged();
+            tokio::spawn(async move {
+                let mut far = TcpStream::connect(target).await.unwrap();
+                tokio::select! {
+                    _ended = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                    changed = frozen.changed() => {
+                        changed.unwrap();
+                        // Hold both ends until the test is over.
+                        std::future::pending::<()>().await;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_behind_a_dead_line_is_given_up_and_reached_again() {
+    let impatient = |raft_id| {
+        let mut config = config(raft_id, 2);
+        config.timing.ping_interval = Duration::from_millis(200);
+        config.timing.ping_timeout = Duration::from_secs(1);
+        config
+    };
+    let mut one = Node::start(impatient(1));
+    let mut two = Node::start(impatient(2));
+    let (freeze, frozen) = watch::channel(());
+    let address = line(two.address, frozen).await;
+    one.handle.add_address(2, address.to_string()).unwrap();
+    wait_until("connected", || {
+        one.is_connected_to(2) && two.is_connected_to(1)
+    })
+    .await;
+    talk(&mut one, &mut two).await;
+    freeze.send_replace(());
+    // Each stream sends one window before it waits; many of them fill the send buffer, and a connection in that state
+    // cannot be closed in order.
+    let batch = vec![Bytes::from(vec![0; 1 << 20])];
+    for _ in 0..32 {
+        let (handle, batch) = (one.handle.clone(), batch.clone());
+        tokio::spawn(async move { handle.forward(2, batch).await });
+    }
+    wait_until("one gives up", || !one.is_connected_to(2)).await;
+    wait_until("connected again", || {
+        one.is_connected_to(2) && two.is_connected_to(1)
+    })
+    .await;
+    let again = async {
+        loop {
+            one.handle.send_raft(2, Bytes::from_static(b"again"));
+            let wait = Duration::from_millis(20);
+            let lane = &mut two.events.raft;
+            if let Ok(Some(message)) = tokio::time::timeout(wait, lane.recv()).await
+                && message.bytes == "again"
+            {
+                return;
+            }
+        }
+    };
+    soon("a message over the new connection", again).await;
+    assert!(!freeze.is_closed());
 }

@@ -211,6 +211,46 @@ fn a_dropped_transaction_keeps_its_reason_and_holds_its_successors_back() {
     assert_eq!(order(&mut pool), [(1, 0), (1, 1)]);
 }
 
+#[test]
+fn a_pool_full_of_waiting_transactions_takes_the_one_that_they_wait_for() {
+    let config = PoolConfig {
+        transactions_max: 3,
+        per_sender_max: 2,
+        ..PoolConfig::default()
+    };
+    let mut pool = Pool::new(config);
+    pool.admit(tx(1, 1), rich(0), 0).unwrap();
+    pool.admit(tx(1, 2), rich(0), 0).unwrap();
+    pool.admit(tx(2, 5), rich(0), 0).unwrap();
+    // Waiting ones push nothing out, neither of their sender nor of others.
+    assert!(matches!(
+        pool.admit(tx(3, 7), rich(0), 0),
+        Err(AdmitError::PoolFull { .. })
+    ));
+    assert!(matches!(
+        pool.admit(tx(1, 3), rich(0), 0),
+        Err(AdmitError::SenderFull { .. })
+    ));
+    // The first of sender 1 takes the place of its last.
+    pool.admit(tx(1, 0), rich(0), 0).unwrap();
+    assert_eq!(
+        pool.fate(&tx(1, 2).hash()),
+        Some(&Fate::Dropped(DropReason::MadeRoom))
+    );
+    // Another sender's first takes the place of what waits elsewhere.
+    pool.admit(tx(3, 0), rich(0), 0).unwrap();
+    assert_eq!(
+        pool.fate(&tx(2, 5).hash()),
+        Some(&Fate::Dropped(DropReason::MadeRoom))
+    );
+    // Now all could be minted: nothing more is pushed out.
+    assert!(matches!(
+        pool.admit(tx(4, 0), rich(0), 0),
+        Err(AdmitError::PoolFull { .. })
+    ));
+    assert_eq!(order(&mut pool), [(1, 0), (3, 0), (1, 1)]);
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Admit(u8, u64),
@@ -275,6 +315,8 @@ proptest! {
             }
             let offering = pool.senders.values().filter(|q| q.offerable().is_some()).count();
             prop_assert_eq!(offering, pool.line.len());
+            let waiting = pool.senders.iter().filter(|(_, q)| q.has_waiting()).map(|(s, _)| *s);
+            prop_assert!(waiting.eq(pool.gapped.iter().copied()));
             let present: usize = pool.senders.values().map(|q| q.by_nonce.len()).sum();
             prop_assert_eq!(present, pool.len());
             let bytes: usize = pool.content().map(|(_, _, p, _)| p.transaction.size_bytes()).sum();

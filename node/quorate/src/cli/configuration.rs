@@ -12,7 +12,7 @@ use crate::exit::Ended;
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
     /// Print every value in force and where it came from; fails with 3 if something is wrong.
-    Show(ShowArgs),
+    Show(Box<ShowArgs>),
     /// Print a configuration file with every setting, its meaning and its default.
     Default,
 }

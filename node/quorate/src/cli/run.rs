@@ -125,6 +125,12 @@ pub fn node(args: NodeArgs) -> Result<(), Ended> {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
+    tracing::info!(
+        name = loaded.config.node.name,
+        version = env!("CARGO_PKG_VERSION"),
+        data_dir = %loaded.config.node.data_dir.display(),
+        "starting"
+    );
     let accounts = Accounts::of(&loaded.config).map_err(Ended::with(Exit::Configuration))?;
     node::run(loaded.config, Arc::new(accounts))
 }

@@ -142,7 +142,7 @@ fn describe(status: &Value) -> String {
         "catching up"
     };
     [
-        format!("{}", text("url")),
+        text("url"),
         format!(
             "  node        raft id {}, {} ({})",
             text("raftId"),

@@ -60,7 +60,6 @@ mod tests {
     use quorate_kv::SledConfig;
     use quorate_pool::PoolConfig;
     use quorate_state::FlushPolicy;
-    use raft_adapter::RaftId;
 
     use super::*;
 
@@ -101,7 +100,7 @@ mod tests {
             ours.state.cache_bytes,
             SledConfig::default().cache_capacity_bytes
         );
-        let raft = raft_adapter::Config::new(RaftId(1), vec![RaftId(1)], vec![]);
+        let raft = raft_adapter::Config::default();
         assert_eq!(
             (
                 ours.raft.tick,

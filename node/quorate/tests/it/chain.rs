@@ -144,3 +144,37 @@ fn without_a_majority_nothing_commits_and_with_it_everything_does() {
     assert_eq!(receipt["status"], "0x1");
     c.assert_same_chain(quantity(&receipt["blockNumber"]));
 }
+
+#[test]
+fn a_member_that_is_further_behind_than_the_log_fetches_blocks_from_its_peers() {
+    let mut c = Consortium::prepared(3);
+    for i in 0..3 {
+        c.configure(i, "trailing_entries = 8192", "trailing_entries = 8");
+        c.configure(i, "flush_blocks = 256", "flush_blocks = 4");
+    }
+    for i in 0..3 {
+        c.start(i);
+    }
+    c.wait_ready();
+    let away = (c.leader() + 1) % 3;
+    let here = (away + 1) % 3;
+    c.kill(away);
+    // One block each, so that the log is cut behind the missing member.
+    for _ in 0..60 {
+        let hash = c.transfer(here, ALICE, BOB);
+        c.receipt(here, &hash);
+    }
+    let height = c.height(here);
+    c.start(away);
+    c.wait("the returned member has fetched blocks", || {
+        c.log(away)
+            .contains("caught up with the snapshot")
+            .then_some(())
+    });
+    c.assert_same_chain(height);
+    // It takes part again: without it, two of three are one too few after the next failure.
+    let other = 3 - away - here;
+    c.kill(other);
+    let hash = c.transfer(away, ALICE, BOB);
+    assert_eq!(c.receipt(here, &hash)["status"], "0x1");
+}

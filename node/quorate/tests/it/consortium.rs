@@ -106,6 +106,14 @@ impl Consortium {
         self.net_dir().join(format!("node{}", i + 1))
     }
 
+    /// Changes a value in the configuration of node `i`, which must be there.
+    pub fn configure(&self, i: usize, from: &str, to: &str) {
+        let path = self.node_dir(i).join("quorate.toml");
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{from} is not in the configuration");
+        fs::write(&path, text.replace(from, to)).unwrap();
+    }
+
     fn log_path(&self, i: usize) -> PathBuf {
         self.dir.path().join(format!("node{i}.log"))
     }

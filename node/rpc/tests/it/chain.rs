@@ -321,7 +321,7 @@ impl TestNode {
             (0, ledger.head().block.header().timestamp),
             Arc::new(move || Arc::new(source.latest_state()) as Arc<dyn StateRead>),
         );
-        let mut raft_config = raft_adapter::Config::new(RaftId(1), voters, Vec::new());
+        let mut raft_config = raft_adapter::Config::new(RaftId(1), voters);
         raft_config.tick = Duration::from_millis(10);
         let opened = raft_adapter::open(
             raft_config,

@@ -1,0 +1,221 @@
+//! Messages from other members: checked before raft-rs sees them, because it trusts them and panics over many.
+
+use bytes::Bytes;
+use prost011::Message as _;
+use raft::{
+    ProgressState, StateRole,
+    eraftpb::{Entry, Message, MessageType},
+};
+
+use super::{Core, membership::change_of};
+use crate::{
+    error::Fatal,
+    ids::{LogIndex, RaftId},
+};
+
+/// Why a message was dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DropReason {
+    /// Not an encoded message.
+    Malformed,
+    /// The sender inside is not the member it came from.
+    WrongSender,
+    /// Meant for another member.
+    WrongReceiver,
+    /// A kind that members do not send each other.
+    UnexpectedKind,
+    /// Contradicts itself or what this member knows.
+    Implausible,
+    /// An answer from someone who is no member.
+    NotMember,
+    /// Leadership offered while this member installs a manifest.
+    NotReady,
+}
+
+impl DropReason {
+    /// All of them, for metrics.
+    pub const ALL: [Self; 7] = [
+        Self::Malformed,
+        Self::WrongSender,
+        Self::WrongReceiver,
+        Self::UnexpectedKind,
+        Self::Implausible,
+        Self::NotMember,
+        Self::NotReady,
+    ];
+
+    /// The reason as a metric's label.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::WrongSender => "wrong_sender",
+            Self::WrongReceiver => "wrong_receiver",
+            Self::UnexpectedKind => "unexpected_kind",
+            Self::Implausible => "implausible",
+            Self::NotMember => "not_member",
+            Self::NotReady => "not_ready",
+        }
+    }
+}
+
+/// Above this, adding to a number from outside could overflow.
+const NUMBER_MAX: u64 = u64::MAX / 4;
+
+impl Core {
+    pub(super) fn received(&mut self, from: RaftId, bytes: &Bytes) -> Result<(), Fatal> {
+        let Ok(message) = Message::decode(bytes.as_ref()) else {
+            self.count(DropReason::Malformed);
+            return Ok(());
+        };
+        if let Err(reason) = self.admit(from, &message) {
+            tracing::debug!(%from, reason = reason.label(), "raft message dropped");
+            self.count(reason);
+            return Ok(());
+        }
+        self.check_not_lost(&message)?;
+        let Some(message) = self.without_stale_rejection(message) else {
+            return Ok(());
+        };
+        // The one error left is an answer from someone who is no member (any more).
+        if self.raw.step(message).is_err() {
+            self.count(DropReason::NotMember);
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, reason: DropReason) {
+        *self.dropped.entry(reason).or_default() += 1;
+    }
+
+    fn admit(&self, from: RaftId, message: &Message) -> Result<(), DropReason> {
+        if message.from != from.0 || from == self.config.id || from.0 == 0 {
+            return Err(DropReason::WrongSender);
+        }
+        if message.to != self.config.id.0 {
+            return Err(DropReason::WrongReceiver);
+        }
+        let kind = MessageType::from_i32(message.msg_type).ok_or(DropReason::UnexpectedKind)?;
+        let numbers = [
+            message.term,
+            message.log_term,
+            message.index,
+            message.commit,
+            message.commit_term,
+            message.reject_hint,
+        ];
+        // Requesting a manifest is a feature of raft-rs that nobody here uses.
+        let plausible = message.term != 0
+            && numbers.iter().all(|number| *number <= NUMBER_MAX)
+            && message.request_snapshot == 0;
+        if !plausible {
+            return Err(DropReason::Implausible);
+        }
+        let fits = match kind {
+            MessageType::MsgAppend => entries_fit(message),
+            MessageType::MsgSnapshot => snapshot_fits(message),
+            MessageType::MsgAppendResponse => self.acknowledgement_fits(message),
+            MessageType::MsgTimeoutNow if self.installs_snapshot() => {
+                return Err(DropReason::NotReady);
+            }
+            MessageType::MsgRequestVote
+            | MessageType::MsgRequestVoteResponse
+            | MessageType::MsgRequestPreVote
+            | MessageType::MsgRequestPreVoteResponse
+            | MessageType::MsgHeartbeat
+            | MessageType::MsgHeartbeatResponse
+            | MessageType::MsgTimeoutNow => message.entries.is_empty(),
+            // Local ones, and those by which a follower would pass work on to its leader: we never forward.
+            MessageType::MsgHup
+            | MessageType::MsgBeat
+            | MessageType::MsgPropose
+            | MessageType::MsgUnreachable
+            | MessageType::MsgSnapStatus
+            | MessageType::MsgCheckQuorum
+            | MessageType::MsgTransferLeader
+            | MessageType::MsgReadIndex
+            | MessageType::MsgReadIndexResp => return Err(DropReason::UnexpectedKind),
+        };
+        if fits {
+            Ok(())
+        } else {
+            Err(DropReason::Implausible)
+        }
+    }
+
+    /// Nobody can have acknowledged what this leader never had.
+    fn acknowledgement_fits(&self, message: &Message) -> bool {
+        let raft = &self.raw.raft;
+        let to_this_leadership = raft.state == StateRole::Leader && message.term == raft.term;
+        message.entries.is_empty()
+            && (!to_this_leadership || message.index <= raft.raft_log.last_index())
+    }
+
+    /// A leader's heartbeat carries the commit index only as far as this member acknowledged entries in this term. If the
+    /// log does not reach that far, acknowledged entries are gone.
+    fn check_not_lost(&self, message: &Message) -> Result<(), Fatal> {
+        let raft = &self.raw.raft;
+        let last = raft.raft_log.last_index();
+        let is_heartbeat = message.msg_type == MessageType::MsgHeartbeat as i32;
+        if is_heartbeat && message.term >= raft.term && message.commit > last {
+            return Err(Fatal::LogLost {
+                leader: RaftId(message.from),
+                acknowledged: LogIndex(message.commit),
+                last: LogIndex(last),
+            });
+        }
+        Ok(())
+    }
+
+    /// Guards against raft-rs #555: a rejection that was long under way can make a probing leader go back behind what
+    /// the follower has acknowledged meanwhile. Such a rejection is dropped, or its hint raised.
+    fn without_stale_rejection(&self, mut message: Message) -> Option<Message> {
+        if message.msg_type != MessageType::MsgAppendResponse as i32 || !message.reject {
+            return Some(message);
+        }
+        let Some(progress) = self.raw.raft.prs().get(message.from) else {
+            return Some(message);
+        };
+        if progress.state == ProgressState::Probe {
+            if message.index <= progress.matched && progress.matched != 0 {
+                return None;
+            }
+            if message.reject_hint < progress.matched {
+                message.reject_hint = progress.matched;
+                // With a term, raft-rs would search further back from the hint.
+                message.log_term = 0;
+            }
+        }
+        Some(message)
+    }
+}
+
+fn entries_fit(message: &Message) -> bool {
+    let mut index = message.index;
+    let mut term = message.log_term;
+    message.entries.iter().all(|entry: &Entry| {
+        let fits = entry.index == index + 1
+            && entry.term >= term
+            && entry.term >= 1
+            && entry.term <= message.term
+            && change_of(entry).is_none_or(|change| change.is_some());
+        index = entry.index;
+        term = entry.term;
+        fits
+    })
+}
+
+fn snapshot_fits(message: &Message) -> bool {
+    let metadata = message
+        .snapshot
+        .as_ref()
+        .and_then(|snapshot| snapshot.metadata.as_ref());
+    message.entries.is_empty()
+        && metadata.is_some_and(|metadata| {
+            (1..=NUMBER_MAX).contains(&metadata.index)
+                && (1..=message.term).contains(&metadata.term)
+                && metadata.conf_state.as_ref().is_some_and(|conf_state| {
+                    !conf_state.voters.is_empty() && !conf_state.voters.contains(&0)
+                })
+        })
+}

@@ -1,0 +1,196 @@
+//! The log as it stands in memory: where each entry lies, the newest entries themselves, and the state beside them.
+//!
+//! Replay at open and appending afterwards change it by the same methods, so that a restart sees what was written.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use raft::eraftpb::{ConfState, Entry, HardState};
+
+use super::{disk::SegmentNumber, record::Marker};
+
+/// Where an entry lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Slot {
+    pub term: u64,
+    pub segment: SegmentNumber,
+    pub offset: u64,
+    pub size_bytes: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Contents {
+    /// Index of the first slot. One more than the cut, except in the middle of a replay.
+    base: u64,
+    slots: VecDeque<Slot>,
+    /// The newest entries, without a gap, ending with the last slot's.
+    cache: VecDeque<Entry>,
+    cached_bytes: u64,
+    cache_limit_bytes: u64,
+    /// What is gone and what stands for it.
+    marker: Marker,
+    pub hard_state: HardState,
+    /// Membership by the index from which it is in force, above the marker's snapshot.
+    memberships: BTreeMap<u64, ConfState>,
+}
+
+impl Contents {
+    pub(crate) fn new(genesis: ConfState, cache_limit_bytes: u64) -> Self {
+        Self {
+            base: 1,
+            cache_limit_bytes,
+            marker: Marker {
+                conf_state: genesis,
+                ..Marker::default()
+            },
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn marker(&self) -> &Marker {
+        &self.marker
+    }
+
+    pub(crate) fn first_index(&self) -> u64 {
+        self.marker.cut_index + 1
+    }
+
+    pub(crate) fn last_index(&self) -> u64 {
+        if self.slots.is_empty() {
+            self.marker.cut_index
+        } else {
+            self.end() - 1
+        }
+    }
+
+    /// Index behind the last slot.
+    fn end(&self) -> u64 {
+        self.base + self.slots.len() as u64
+    }
+
+    /// First and last index whose place is known, if there are any.
+    pub(crate) fn span(&self) -> Option<(u64, u64)> {
+        (!self.slots.is_empty()).then(|| (self.base, self.end() - 1))
+    }
+
+    pub(crate) fn slot(&self, index: u64) -> Option<&Slot> {
+        self.slots
+            .get(usize::try_from(index.checked_sub(self.base)?).ok()?)
+    }
+
+    /// The term at `index`, from the last entry that is gone to the last there is.
+    pub(crate) fn term(&self, index: u64) -> Option<u64> {
+        if index == self.marker.cut_index {
+            return Some(self.marker.cut_term);
+        }
+        if index == self.marker.snapshot_index && self.slot(index).is_none() && index != 0 {
+            return Some(self.marker.snapshot_term);
+        }
+        self.slot(index).map(|slot| slot.term)
+    }
+
+    /// The entry at `index` if it is in memory.
+    pub(crate) fn cached(&self, index: u64) -> Option<&Entry> {
+        let from_end = usize::try_from(self.end().checked_sub(index)?).ok()?;
+        self.cache.get(self.cache.len().checked_sub(from_end)?)
+    }
+
+    /// Puts an entry at its index and voids all it had behind it. Answers false if entries before it are missing.
+    pub(crate) fn put(&mut self, entry: Entry, slot: Slot) -> bool {
+        let index = entry.index;
+        if self.slots.is_empty() {
+            self.base = index;
+        } else if index > self.end() {
+            return false;
+        } else if index < self.end() {
+            self.truncate_from(index);
+            if self.slots.is_empty() {
+                self.base = index;
+            }
+        }
+        self.slots.push_back(slot);
+        self.cached_bytes += entry_bytes(&entry);
+        self.cache.push_back(entry);
+        true
+    }
+
+    fn truncate_from(&mut self, index: u64) {
+        let keep = usize::try_from(index.saturating_sub(self.base)).unwrap_or(usize::MAX);
+        while self.slots.len() > keep {
+            self.slots.pop_back();
+            if let Some(entry) = self.cache.pop_back() {
+                self.cached_bytes -= entry_bytes(&entry);
+            }
+        }
+    }
+
+    /// Forgets the oldest cached entries until the limit is kept, but none behind `durable`: they can be read nowhere else.
+    pub(crate) fn evict(&mut self, durable: u64) {
+        while self.cached_bytes > self.cache_limit_bytes {
+            match self.cache.front() {
+                Some(entry) if entry.index <= durable => {
+                    self.cached_bytes -= entry_bytes(entry);
+                    self.cache.pop_front();
+                }
+                _ => break,
+            }
+        }
+    }
+
+    pub(crate) fn apply_marker(&mut self, marker: Marker) {
+        if marker.reset {
+            self.slots.clear();
+            self.cache.clear();
+            self.cached_bytes = 0;
+            self.memberships.clear();
+        }
+        self.marker = marker;
+        let snapshot = self.marker.snapshot_index;
+        self.memberships.retain(|index, _| *index > snapshot);
+        self.drop_cut();
+    }
+
+    /// Drops slots and cached entries up to the cut. In a replay, entries between the cut and the first slot may yet
+    /// be declared gone by a later marker, so nothing is checked here.
+    fn drop_cut(&mut self) {
+        while self.base <= self.marker.cut_index && !self.slots.is_empty() {
+            self.slots.pop_front();
+            self.base += 1;
+            if self.cache.len() > self.slots.len()
+                && let Some(entry) = self.cache.pop_front()
+            {
+                self.cached_bytes -= entry_bytes(&entry);
+            }
+        }
+        if self.slots.is_empty() {
+            self.base = self.marker.cut_index + 1;
+        }
+    }
+
+    pub(crate) fn apply_membership(&mut self, index: u64, conf_state: ConfState) {
+        self.memberships.insert(index, conf_state);
+    }
+
+    pub(crate) fn memberships(&self) -> &BTreeMap<u64, ConfState> {
+        &self.memberships
+    }
+
+    /// The newest membership and the index since when it is in force.
+    pub(crate) fn membership(&self) -> (u64, &ConfState) {
+        self.memberships.last_key_value().map_or(
+            (self.marker.snapshot_index, &self.marker.conf_state),
+            |(index, conf_state)| (*index, conf_state),
+        )
+    }
+
+    /// The membership in force at `index`.
+    pub(crate) fn membership_at(&self, index: u64) -> &ConfState {
+        self.memberships
+            .range(..=index)
+            .next_back()
+            .map_or(&self.marker.conf_state, |(_, conf_state)| conf_state)
+    }
+}
+
+pub(crate) fn entry_bytes(entry: &Entry) -> u64 {
+    (entry.data.len() + entry.context.len() + std::mem::size_of::<Entry>()) as u64
+}

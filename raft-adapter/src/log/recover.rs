@@ -1,0 +1,221 @@
+//! Reads a log from its files: replays records, cuts off a tail torn by a crash, refuses damage.
+
+use std::{collections::BTreeMap, io};
+
+use super::{
+    contents::{Contents, Slot},
+    disk::{Disk, SegmentNumber},
+    record::{self, Body, HEADER_BYTES, Record, SegmentHeader, Unreadable},
+};
+use crate::{
+    error::{Damage, OpenError},
+    ids::{LogIndex, RaftId},
+};
+
+/// What replay found beside the contents.
+#[derive(Debug, Default)]
+pub(crate) struct Recovered {
+    /// With their salts.
+    pub segments: BTreeMap<SegmentNumber, u32>,
+    pub highest_segment: u64,
+    pub next_sequence: u64,
+}
+
+/// Replays every file into `contents`. Afterwards every file ends with its last record, and all of it is durable.
+pub(crate) fn recover(
+    disk: &dyn Disk,
+    owner: RaftId,
+    contents: &mut Contents,
+) -> Result<Recovered, OpenError> {
+    let numbers = disk
+        .segments()
+        .map_err(|error| failed("list log files", error))?;
+    let mut recovered = Recovered {
+        next_sequence: 1,
+        ..Recovered::default()
+    };
+    for (position, segment) in numbers.iter().copied().enumerate() {
+        recovered.highest_segment = segment.0;
+        let file = disk
+            .read_all(segment)
+            .map_err(|error| failed(&format!("read log segment {segment}"), error))?;
+        let replay = Replay {
+            segment,
+            is_first: recovered.segments.is_empty(),
+            is_last: position + 1 == numbers.len(),
+            file: &file,
+        };
+        // A crash between making a file and writing its header leaves nothing but zeros.
+        if replay.is_last && file.iter().all(|byte| *byte == 0) {
+            remove(disk, segment)?;
+            continue;
+        }
+        let (salt, end) = replay.run(owner, contents, &mut recovered)?;
+        if replay.is_last && end == HEADER_BYTES {
+            remove(disk, segment)?;
+            continue;
+        }
+        if replay.is_last && end < file.len() as u64 {
+            // Leftovers behind the last record would otherwise one day stand where a record is expected.
+            disk.truncate(segment, end)
+                .map_err(|error| failed(&format!("cut log segment {segment}"), error))?;
+        } else if replay.is_last {
+            // A process that was killed may have left writes that only the system's cache holds.
+            disk.sync(segment)
+                .map_err(|error| failed(&format!("sync log segment {segment}"), error))?;
+        }
+        recovered.segments.insert(segment, salt);
+    }
+    check_complete(contents)?;
+    Ok(recovered)
+}
+
+fn failed(action: &str, source: io::Error) -> OpenError {
+    OpenError::Io {
+        action: action.to_string(),
+        source,
+    }
+}
+
+fn remove(disk: &dyn Disk, segment: SegmentNumber) -> Result<(), OpenError> {
+    disk.remove(segment)
+        .map_err(|error| failed(&format!("remove empty log segment {segment}"), error))
+}
+
+fn check_complete(contents: &Contents) -> Result<(), Damage> {
+    if let Some((first, _)) = contents.span()
+        && first > contents.first_index()
+    {
+        let (from, to) = (LogIndex(contents.first_index()), LogIndex(first - 1));
+        return Err(Damage::MissingEntries { from, to });
+    }
+    let (last, commit) = (contents.last_index(), contents.hard_state.commit);
+    if commit > last {
+        return Err(Damage::MissingEntries {
+            from: LogIndex(last + 1),
+            to: LogIndex(commit),
+        });
+    }
+    Ok(())
+}
+
+/// The replay of one file.
+struct Replay<'a> {
+    segment: SegmentNumber,
+    is_first: bool,
+    is_last: bool,
+    file: &'a [u8],
+}
+
+impl Replay<'_> {
+    /// Replays the file's records and answers its salt and where they end.
+    fn run(
+        &self,
+        owner: RaftId,
+        contents: &mut Contents,
+        recovered: &mut Recovered,
+    ) -> Result<(u32, u64), OpenError> {
+        let segment = self.segment.0;
+        let header = SegmentHeader::decode(segment, self.file)?;
+        if header.owner != owner.0 {
+            return Err(OpenError::OtherMember {
+                found: RaftId(header.owner),
+                configured: owner,
+            });
+        }
+        if self.is_first {
+            recovered.next_sequence = header.first_sequence;
+        } else if header.first_sequence != recovered.next_sequence {
+            let (expected, found) = (recovered.next_sequence, header.first_sequence);
+            return Err(Damage::Gap {
+                segment,
+                expected,
+                found,
+            }
+            .into());
+        }
+        let mut offset = HEADER_BYTES;
+        loop {
+            let rest = self.file.get(offset as usize..).unwrap_or_default();
+            match record::decode(rest, header.salt) {
+                Ok(record) if record.sequence == recovered.next_sequence => {
+                    let size_bytes = record.size_bytes;
+                    self.replay(record, offset, contents)?;
+                    offset += size_bytes;
+                    recovered.next_sequence += 1;
+                }
+                Err(Unreadable::Content(fault)) => {
+                    return Err(Damage::Content {
+                        segment,
+                        offset,
+                        fault,
+                    }
+                    .into());
+                }
+                Ok(_) | Err(Unreadable::Zero | Unreadable::Broken) => {
+                    self.judge_tail(offset, rest, header.salt, recovered.next_sequence)?;
+                    return Ok((header.salt, offset));
+                }
+            }
+        }
+    }
+
+    fn replay(&self, record: Record, offset: u64, contents: &mut Contents) -> Result<(), Damage> {
+        match record.body {
+            Body::Entry(entry) => {
+                let slot = Slot {
+                    term: entry.term,
+                    segment: self.segment,
+                    offset,
+                    size_bytes: record.size_bytes,
+                };
+                if !contents.put(entry, slot) {
+                    let fault = "entries before it are missing";
+                    return Err(Damage::Content {
+                        segment: self.segment.0,
+                        offset,
+                        fault,
+                    });
+                }
+                contents.evict(u64::MAX);
+            }
+            Body::HardState(hard_state) => contents.hard_state = hard_state,
+            Body::Membership { index, conf_state } => contents.apply_membership(index, conf_state),
+            Body::Marker(marker) => contents.apply_marker(marker),
+        }
+        Ok(())
+    }
+
+    /// Decides what it means that no record with sequence `missing` can be read at `offset`.
+    ///
+    /// Nothing behind: the end. Otherwise only the last file may end in a torn tail: writes between two syncs reach the
+    /// medium in any order, so that intact records may follow a torn one. But a record behind it that says the missing
+    /// one had been durable proves damage, and going on would void promises made to other members.
+    fn judge_tail(&self, offset: u64, rest: &[u8], salt: u32, missing: u64) -> Result<(), Damage> {
+        if rest.iter().all(|byte| *byte == 0) {
+            return Ok(());
+        }
+        let damaged = Damage::Record {
+            segment: self.segment.0,
+            offset,
+        };
+        if !self.is_last {
+            return Err(damaged);
+        }
+        for start in (0..rest.len()).step_by(8) {
+            let behind = rest.get(start..).unwrap_or_default();
+            if behind.first_chunk::<8>().is_none_or(|word| *word == [0; 8]) {
+                continue;
+            }
+            if record::decode(behind, salt).is_ok_and(|record| record.durable > missing) {
+                return Err(damaged);
+            }
+        }
+        tracing::warn!(
+            segment = self.segment.0,
+            offset,
+            "cutting off the end of the raft log: it was being written when the process or machine stopped"
+        );
+        Ok(())
+    }
+}
