@@ -20,6 +20,12 @@ const PORTION: usize = 256;
 /// A refused proposal has no event of its own: look at outcomes at least so often while blocks are in flight.
 const OUTCOME_CHECK: Duration = Duration::from_millis(20);
 
+/// After so many blocks on one another's states the minter lets the pipeline run empty once, see [`Minter::rebase`].
+const REBASE_BLOCKS: usize = 128;
+/// Looks at head and state until both are at the same height, and the pause between them.
+const HEAD_LOOKS: usize = 20_000;
+const HEAD_PAUSE: Duration = Duration::from_micros(50);
+
 /// Seconds since 1970.
 pub type Clock = Box<dyn Fn() -> u64 + Send>;
 
@@ -41,6 +47,8 @@ struct Leading {
     term: Term,
     tip: Tip,
     in_flight: VecDeque<InFlight>,
+    /// Blocks built since the tip's state was taken from the head.
+    since_rebase: usize,
     /// A proposal was refused: nothing more is built on it, and when the ones before it are through, the
     /// minter begins again at the head.
     broken: bool,
@@ -133,7 +141,7 @@ impl Minter {
 
     /// Reacts to whatever changed. Returns when to look again even if nothing changes.
     fn advance(&mut self) -> Result<Option<Duration>, Fatal> {
-        self.follow_role();
+        self.follow_role()?;
         self.follow_head()?;
         loop {
             let Some(leading) = &self.leading else {
@@ -141,7 +149,9 @@ impl Minter {
             };
             let waiting = leading.in_flight.len();
             let check = (waiting > 0).then_some(OUTCOME_CHECK);
-            if leading.broken || waiting >= self.config.pipeline_blocks || !self.pool.has_offers() {
+            let drains = waiting > 0 && leading.since_rebase >= REBASE_BLOCKS;
+            let full = waiting >= self.config.pipeline_blocks;
+            if leading.broken || drains || full || !self.pool.has_offers() {
                 return Ok(check);
             }
             let interval = if waiting == 0 {
@@ -160,7 +170,7 @@ impl Minter {
     }
 
     /// Begins or ends a term of leadership.
-    fn follow_role(&mut self) {
+    fn follow_role(&mut self) -> Result<(), Fatal> {
         let status = self.raft.status();
         let leads = status.role == Role::Leader && !status.transferring;
         if let Some(leading) = &self.leading
@@ -181,21 +191,52 @@ impl Minter {
             tracing::info!(term = status.term.0, "starts minting");
             self.leading = Some(Leading {
                 term: status.term,
-                tip: self.head_tip(),
+                tip: self.head_tip()?,
                 in_flight: VecDeque::new(),
+                since_rebase: 0,
                 broken: false,
             });
         }
+        Ok(())
     }
 
-    fn head_tip(&self) -> Tip {
-        let head = self.ledger.head();
-        Tip {
-            height: head.height(),
-            hash: head.hash(),
-            timestamp: head.block.header().timestamp,
-            state: self.ledger.latest_state(),
+    /// The head with its state. The importer stores a block a moment before it advances the state: wait for both.
+    fn head_tip(&self) -> Result<Tip, Fatal> {
+        for _ in 0..HEAD_LOOKS {
+            let (head, state) = (self.ledger.head(), self.ledger.latest_state());
+            if head.height() == state.height() {
+                return Ok(Tip {
+                    height: head.height(),
+                    hash: head.hash(),
+                    timestamp: head.block.header().timestamp,
+                    state,
+                });
+            }
+            std::thread::sleep(HEAD_PAUSE);
         }
+        Err(Fatal::Impossible(
+            "the state does not reach the head".into(),
+        ))
+    }
+
+    /// With nothing in flight the tip is the head: go on from the importer's state. It is the same state, but it has
+    /// forgotten what has been flushed since, and so does what is built on it.
+    fn rebase(&mut self) -> Result<(), Fatal> {
+        let idle = self
+            .leading
+            .as_ref()
+            .is_some_and(|l| l.in_flight.is_empty());
+        if !idle {
+            return Ok(());
+        }
+        let head = self.head_tip()?;
+        if let Some(leading) = &mut self.leading
+            && leading.tip.hash == head.hash
+        {
+            leading.tip = head;
+            leading.since_rebase = 0;
+        }
+        Ok(())
     }
 
     fn give_up(&mut self) {
@@ -210,7 +251,7 @@ impl Minter {
             let Some(oldest) = leading.in_flight.front_mut() else {
                 if leading.broken {
                     self.give_up();
-                    self.follow_role();
+                    self.follow_role()?;
                 }
                 return Ok(());
             };
@@ -231,6 +272,7 @@ impl Minter {
     /// Builds, seals and proposes one block. False if nothing could be put into it.
     fn mint(&mut self) -> Result<bool, Fatal> {
         let started = Instant::now();
+        self.rebase()?;
         let Some(leading) = &self.leading else {
             return Ok(false);
         };
@@ -295,6 +337,7 @@ impl Minter {
                 leading.broken = true;
             }
         }
+        leading.since_rebase += 1;
         self.last_minted = Some(started);
         metrics::histogram!("quorate_engine_mint_seconds").record(started.elapsed().as_secs_f64());
         Ok(true)
