@@ -6,6 +6,8 @@ grpc_client.py --proto PROTO_DIR --grpc HOST:PORT --grpc HOST:PORT … [--accoun
 import argparse
 import importlib
 import os
+import re
+import secrets
 import sys
 import tempfile
 
@@ -83,13 +85,16 @@ class Run:
         return self.nonce - 1
 
     def find_nonce(self):
+        # Another one in each run: the same would be refused as known.
+        raw = self.signed(0, value=secrets.randbelow(10**9))
         try:
-            self.call(0, "SubmitTransaction", self.pb.SubmitTransactionRequest(raw=self.signed(0, value=0), wait=True))
+            self.call(0, "SubmitTransaction", self.pb.SubmitTransactionRequest(raw=raw, wait=True))
             return 1
         except grpc.RpcError as e:
-            words = e.details().replace(",", " ").split()
-            # "nonce too low: next nonce N, tx nonce 0"
-            return int(words[words.index("next") + 2])
+            found = re.search(r"next nonce (\d+)", e.details())
+            if found is None:
+                raise
+            return int(found.group(1))
 
     def describe(self):
         check = self.checks

@@ -383,7 +383,8 @@ impl Group {
         for _ in 0..100_000 {
             let mut busy = false;
             for id in self.ids() {
-                if !self.members[&id].writes.is_empty() {
+                let member = &self.members[&id];
+                if !(member.writes.is_empty() && member.written.is_empty()) {
                     self.sync(id);
                     busy = true;
                 }
@@ -420,7 +421,14 @@ impl Group {
                 return leader;
             }
         }
-        panic!("no leader");
+        panic!("no leader: {:#?}", self.cores());
+    }
+
+    fn cores(&self) -> Vec<&Core> {
+        self.members
+            .values()
+            .filter_map(|member| member.core.as_ref())
+            .collect()
     }
 
     /// The leader of the highest term, if it is up and a majority follows it.

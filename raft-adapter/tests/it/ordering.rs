@@ -667,6 +667,74 @@ fn a_joint_state_left_behind_by_a_leader_is_left_by_its_successor() {
 }
 
 #[test]
+fn nothing_from_a_membership_change_on_is_delivered_before_the_change_is_on_disk() {
+    let mut group = Group::of(3);
+    let leader = group.elect();
+    let demoted = if leader == 1 { 2 } else { 1 };
+    change(&mut group, leader, &[(demoted, MemberRole::Learner)]);
+    let changed = group.status(leader).last_index;
+    // Everything goes on but the leader's writes after the one with the change itself.
+    group.sync(leader);
+    for _ in 0..3 {
+        while let Some(packet) = group.net.pop_front() {
+            group.deliver(packet).unwrap();
+        }
+        for id in group.ids() {
+            if id != leader {
+                group.sync(id);
+            }
+        }
+    }
+    while group.apply_one(leader) {}
+    assert_eq!(
+        ids(&group.status(leader).learners),
+        [demoted],
+        "it is in force"
+    );
+    assert!(group.status(leader).committed >= changed);
+    assert_eq!(group.member(leader).app.applied, changed.0 - 1);
+    group.sync(leader);
+    while group.apply_one(leader) {}
+    assert_eq!(group.member(leader).app.applied, changed.0);
+}
+
+#[test]
+fn a_member_that_is_still_writing_a_manifest_does_not_stand_for_election() {
+    let mut group = Group::of(3);
+    let leader = group.elect();
+    let behind = if leader == 1 { 2 } else { 1 };
+    group.isolate(behind);
+    propose_all(&mut group, leader, 0..40);
+    group.make_durable(leader);
+    group.compact(leader);
+    group.settle();
+    group.heal();
+    let before = group.status(behind).snapshot;
+    let mut rounds = 0;
+    while group.status(behind).snapshot == before {
+        rounds += 1;
+        assert!(rounds < 100, "no manifest arrives");
+        group.step(leader, Input::Tick);
+        while let Some(packet) = group.net.pop_front() {
+            group.deliver(packet).unwrap();
+        }
+        // Its disk is quick until the manifest comes.
+        if group.status(behind).snapshot == before {
+            group.sync(behind);
+        }
+    }
+    for _ in 0..50 {
+        group.step(behind, Input::Tick);
+    }
+    assert_eq!(group.status(behind).role, Role::Follower);
+    assert_eq!(group.member(behind).app.manifests, 0);
+    for _ in 0..20 {
+        group.tick();
+    }
+    group.assert_converged();
+}
+
+#[test]
 fn a_learner_follows_and_never_leads() {
     let learner = Config {
         learners: vec![RaftId(4)],

@@ -204,27 +204,30 @@ fn run(seeds: std::ops::Range<u64>, size: u64, steps: u32) {
         agreed > runs * u64::from(steps) / 500,
         "hardly anything was agreed on: {agreed}"
     );
-    assert!(manifests > 0, "no run needed a manifest");
+    assert!(manifests > 0 || runs < 10, "no run needed a manifest");
     println!("{runs} runs of {size} members: {agreed} payloads, {manifests} manifests");
+}
+
+/// `SEEDS=1000..2000 STEPS=20000 cargo test -p raft-adapter --release --test it stay_safe` searches elsewhere, and for
+/// longer.
+fn seeds(usual: std::ops::Range<u64>) -> std::ops::Range<u64> {
+    let Ok(text) = std::env::var("SEEDS") else {
+        return usual;
+    };
+    let (start, end) = text.split_once("..").expect("SEEDS is FIRST..END");
+    start.parse().unwrap()..end.parse().unwrap()
+}
+
+fn steps(usual: u32) -> u32 {
+    std::env::var("STEPS").map_or(usual, |text| text.parse().unwrap())
 }
 
 #[test]
 fn three_members_stay_safe_and_recover_under_random_faults() {
-    run(0..40, 3, 8_000);
+    run(seeds(0..40), 3, steps(8_000));
 }
 
 #[test]
 fn five_members_stay_safe_and_recover_under_random_faults() {
-    run(100..120, 5, 12_000);
-}
-
-/// For long searches: `SEEDS=1000..2000 cargo test -p raft-adapter --release -- --ignored`.
-#[test]
-#[ignore = "takes as long as it is told to"]
-fn many_more_seeds() {
-    let text = std::env::var("SEEDS").unwrap_or_else(|_| "1000..1200".to_string());
-    let (start, end) = text.split_once("..").unwrap();
-    let seeds = start.parse().unwrap()..end.parse().unwrap();
-    run(seeds.clone(), 3, 20_000);
-    run(seeds, 5, 20_000);
+    run(seeds(100..120), 5, steps(12_000));
 }

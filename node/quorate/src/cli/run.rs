@@ -150,7 +150,7 @@ chain. Logs are in DIR/node1/node.log and so on.
 Examples:
   quorate dev
   quorate dev --nodes 3 --fresh
-  quorate dev --data-dir /tmp/other --base-port 20000";
+  quorate dev --data-dir other --base-port 20000";
 
 /// Arguments of `quorate dev`.
 #[derive(Debug, Args)]
