@@ -153,8 +153,11 @@ impl Genesis {
             return value("gasLimit", "must be at least 1000000 (0xf4240)");
         }
         let limits = consortium.block_limits;
-        if limits.max_transactions == 0 {
-            return value("quorate.blockLimits.maxTransactions", "must be at least 1");
+        if !(1..=100_000).contains(&limits.max_transactions) {
+            return value(
+                "quorate.blockLimits.maxTransactions",
+                "must lie between 1 and 100000",
+            );
         }
         if !(65_536..=(16 << 20)).contains(&limits.max_bytes) {
             return value(
@@ -162,10 +165,11 @@ impl Genesis {
                 "must lie between 65536 and 16777216",
             );
         }
-        if !(1_024..=limits.max_bytes).contains(&limits.max_transaction_bytes) {
+        // Gossip takes messages of up to 2 MiB.
+        if !(1_024..=limits.max_bytes.min(1 << 20)).contains(&limits.max_transaction_bytes) {
             return value(
                 "quorate.blockLimits.maxTransactionBytes",
-                "must lie between 1024 and blockLimits.maxBytes",
+                "must lie between 1024 and 1048576, and not above blockLimits.maxBytes",
             );
         }
         check_members(&consortium.members)?;

@@ -99,22 +99,24 @@ impl FlusherHandle {
     /// # Errors
     /// [`Fatal::Impossible`] if the flusher is gone, which it is only after a failure of its own.
     pub fn offer(&self, state: &Arc<StateStore>) -> Result<(), Fatal> {
-        if state.needs_flush()
-            && let Some(job) = state.flush_job()
-        {
-            match self.jobs.try_send(job) {
-                Ok(()) | Err(TrySendError::Full(_)) => {}
-                Err(TrySendError::Disconnected(_)) => return Err(ended()),
+        loop {
+            if state.needs_flush()
+                && let Some(job) = state.flush_job()
+            {
+                match self.jobs.try_send(job) {
+                    Ok(()) | Err(TrySendError::Full(_)) => {}
+                    Err(TrySendError::Disconnected(_)) => return Err(ended()),
+                }
             }
-        }
-        // So much is pending that memory would grow without bound: wait for the disk.
-        while state.flush_overdue() {
+            // Beyond this memory would grow without bound: wait for the disk.
+            if !state.flush_overdue() {
+                return Ok(());
+            }
             if !self.alive.load(Ordering::Acquire) {
                 return Err(ended());
             }
             std::thread::sleep(OVERDUE_PAUSE);
         }
-        Ok(())
     }
 }
 

@@ -117,7 +117,8 @@ impl Importer {
                 Delivery::Snapshot(snapshot) => {
                     let index = snapshot.index;
                     if !self.snapshot(&snapshot)? {
-                        // The node is being stopped while it waits for peers.
+                        // The node is being stopped while it waits for peers: ordering ends next.
+                        while deliveries.recv().is_ok() {}
                         return Ok(());
                     }
                     index
@@ -322,6 +323,9 @@ impl Importer {
             let blocks = self.source.fetch(head.height() + 1, FETCH_BLOCKS, attempt);
             let mut progressed = false;
             for encoded in blocks {
+                if self.cancel.is_cancelled() {
+                    return Ok(false);
+                }
                 if self.fetched(&encoded, &manifest, snapshot.index)? {
                     progressed = true;
                 } else {

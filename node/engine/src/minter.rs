@@ -151,7 +151,10 @@ impl Minter {
             let check = (waiting > 0).then_some(OUTCOME_CHECK);
             let drains = waiting > 0 && leading.since_rebase >= REBASE_BLOCKS;
             let full = waiting >= self.config.pipeline_blocks;
-            if leading.broken || drains || full || !self.pool.has_offers() {
+            if leading.broken {
+                return Ok(Some(OUTCOME_CHECK));
+            }
+            if drains || full || !self.pool.has_offers() {
                 return Ok(check);
             }
             let interval = if waiting == 0 {
@@ -333,7 +336,7 @@ impl Minter {
                 };
             }
             Err(refusal) => {
-                tracing::debug!(height, %refusal, "proposal refused");
+                tracing::warn!(height, %refusal, "proposal refused");
                 leading.broken = true;
             }
         }

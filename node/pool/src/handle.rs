@@ -206,10 +206,13 @@ impl PoolHandle {
     /// Gives up a transaction that cannot be executed.
     pub fn drop_transaction(&self, transaction: &RecoveredTransaction, reason: DropReason) {
         metrics::counter!("quorate_pool_dropped_total").increment(1);
-        self.shared
-            .pool
-            .lock()
-            .drop_transaction(transaction, reason);
+        let mut pool = self.shared.pool.lock();
+        pool.drop_transaction(transaction, reason);
+        // Its nonce may have been used without a transaction of this sender (EIP-7702): what follows must not wait for it.
+        let sender = transaction.sender();
+        if let Ok(Some(account)) = (self.shared.state)().account(&sender) {
+            pool.catch_up(&sender, account.nonce);
+        }
     }
 
     /// Blocks that this node minted will not commit: everything in flight is offered again.
@@ -291,6 +294,16 @@ impl PoolHandle {
         pool.content()
             .take(max)
             .map(|(_, _, pooled, ready)| (pooled.clone(), ready))
+            .collect()
+    }
+
+    /// Up to `max` transactions that the leader could mint if it had them.
+    pub fn mintable(&self, max: usize) -> Vec<RecoveredTransaction> {
+        let pool = self.shared.pool.lock();
+        let ready = pool.content().filter(|(_, _, _, ready)| *ready);
+        ready
+            .take(max)
+            .map(|(_, _, pooled, _)| pooled.transaction.clone())
             .collect()
     }
 

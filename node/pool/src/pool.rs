@@ -320,6 +320,17 @@ impl Pool {
         }
     }
 
+    /// The account's next nonce is `next`, whoever used the ones before.
+    pub fn catch_up(&mut self, sender: &Address, next: u64) {
+        let Some(queue) = self.senders.get_mut(sender) else {
+            return;
+        };
+        let used = queue.advance(next);
+        self.line_up(*sender, Side::Back);
+        self.forget_used(used, None);
+        self.remove_if_empty(sender);
+    }
+
     fn forget_used(&mut self, used: Vec<PooledTransaction>, height: Option<u64>) {
         for pooled in used {
             let hash = pooled.transaction.hash();

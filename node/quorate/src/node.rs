@@ -32,6 +32,8 @@ use crate::tasks::Tasks;
 
 /// A stop that takes longer than this ends the process: `kill -9` at any point is equally correct.
 const STOP_MAX: Duration = Duration::from_secs(10);
+/// What still computes for a client then is left behind after this.
+const RUNTIME_STOP_MAX: Duration = Duration::from_secs(2);
 /// Old transactions are looked for at this pace.
 const EXPIRY_PACE: Duration = Duration::from_secs(30);
 
@@ -55,7 +57,10 @@ pub fn run(config: NodeConfig, signer: Arc<dyn AccountSigner>) -> Result<(), End
         .thread_name("io")
         .build()
         .context("starting the runtime")?;
-    runtime.block_on(serve(config, signer))
+    let ended = runtime.block_on(serve(config, signer));
+    // A long call of a client must not hold up a stop.
+    runtime.shutdown_timeout(RUNTIME_STOP_MAX);
+    ended
 }
 
 /// The listeners, bound before anything is opened: a port in use should be the first thing said.
@@ -498,6 +503,16 @@ fn raft_config(
     raft.election_ticks = config.raft.election_ticks;
     raft.heartbeat_ticks = config.raft.heartbeat_ticks;
     raft.trailing_entries = config.raft.trailing_entries;
+    // The largest block: its transactions, what encoding adds to each, header and seal.
+    let limits = genesis.block_limits();
+    let overhead = limits
+        .max_transactions
+        .saturating_mul(16)
+        .saturating_add(64 << 10);
+    raft.payload_bytes_max = limits
+        .max_bytes
+        .saturating_add(overhead)
+        .max(raft.payload_bytes_max);
     // Members must not draw the same election timeouts.
     raft.seed = rand::random();
     raft

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_chain::RecoveredTransaction;
-use quorate_p2p::NetworkHandle;
+use quorate_p2p::{NetworkHandle, RequestError};
 use quorate_pool::{PoolEvent, PoolHandle};
 use raft_adapter::{RaftHandle, Role};
 use tokio::sync::broadcast::error::RecvError;
@@ -14,6 +14,10 @@ use tokio_util::sync::CancellationToken;
 
 /// Transactions in one direct message to the leader.
 const FORWARD_COUNT: usize = 512;
+/// Bytes of them: below what the network takes in one message.
+const FORWARD_BYTES: usize = 6 << 20;
+/// What the network adds to each.
+const ENVELOPE_BYTES: usize = 8;
 /// A leader that does not answer is asked again after this long; its successor is told at once.
 const RETRY: Duration = Duration::from_millis(500);
 /// Transactions that wait for a leader. What does not fit is still in the pool and goes out with the next
@@ -69,7 +73,7 @@ pub async fn run(
             }
             _ = repeat.tick() => {
                 if backlog.is_empty() {
-                    queue(&mut backlog, encode(&pool.uncommitted(REPEAT_COUNT)));
+                    queue(&mut backlog, encode(&pool.mintable(REPEAT_COUNT)));
                 }
             }
         }
@@ -93,10 +97,31 @@ async fn forward(
         }
         // Without a leader the next change of leader brings everything uncommitted.
         let Some(leader) = status.leader else { return };
-        let count = backlog.len().min(FORWARD_COUNT);
+        let mut bytes = 0;
+        let fitting = backlog.iter().take(FORWARD_COUNT).take_while(|tx| {
+            bytes += tx.len() + ENVELOPE_BYTES;
+            bytes <= FORWARD_BYTES
+        });
+        // One that is larger than a batch goes alone.
+        let count = fitting.count().max(1);
         let batch: Vec<Bytes> = backlog.iter().take(count).cloned().collect();
-        match network.forward(leader.0, batch).await {
+        let mut changes = raft.watch();
+        let sent = tokio::select! {
+            biased;
+            () = cancel.cancelled() => return,
+            // The successor is told at once, however long the old leader keeps silent.
+            _ = changes.wait_for(|status| status.leader != Some(leader)) => return,
+            sent = network.forward(leader.0, batch) => sent,
+        };
+        match sent {
             Ok(()) => {
+                backlog.drain(..count);
+            }
+            Err(RequestError::TooLarge { .. }) => {
+                tracing::warn!(
+                    leader = leader.0,
+                    "a transaction is too large to be forwarded: it travels by gossip alone"
+                );
                 backlog.drain(..count);
             }
             Err(e) => {

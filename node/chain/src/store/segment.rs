@@ -43,8 +43,6 @@ struct Files {
     end: u64,
     /// Bytes of all the earlier ones.
     earlier_bytes: u64,
-    /// Segments that were closed since the last sync and still need one.
-    unsynced: Vec<Arc<File>>,
 }
 
 impl Segments {
@@ -128,6 +126,11 @@ impl Segments {
     }
 
     fn roll(&self, files: &mut Files, first: u64) -> Result<(), StoreError> {
+        // Only the end of the last file may be torn: everything before it is on disk first.
+        if let Some((previous, file)) = files.open.last_key_value() {
+            file.sync_data()
+                .map_err(|e| io("sync", &self::path(&self.dir, *previous), &e))?;
+        }
         let path = path(&self.dir, first);
         let mut file = OpenOptions::new()
             .read(true)
@@ -140,14 +143,12 @@ impl Segments {
         header.extend_from_slice(self.genesis.as_slice());
         file.write_all(&header)
             .map_err(|e| io("write", &path, &e))?;
+        file.sync_all().map_err(|e| io("sync", &path, &e))?;
         // The directory entry must survive as well, or the synced records in the file would be out of reach.
         let directory = File::open(&self.dir).map_err(|e| io("open", &self.dir, &e))?;
         directory
             .sync_all()
             .map_err(|e| io("sync", &self.dir, &e))?;
-        if let Some((_, previous)) = files.open.last_key_value() {
-            files.unsynced.push(Arc::clone(previous));
-        }
         files.earlier_bytes += files.end;
         files.end = FILE_HEADER_BYTES;
         files.open.insert(first, Arc::new(file));
@@ -155,13 +156,13 @@ impl Segments {
     }
 
     pub(super) fn sync(&self) -> Result<(), StoreError> {
-        let waiting = {
-            let mut files = self.files.lock();
-            let mut waiting = std::mem::take(&mut files.unsynced);
-            waiting.extend(files.open.last_key_value().map(|(_, f)| Arc::clone(f)));
-            waiting
-        };
-        for file in waiting {
+        let file = self
+            .files
+            .lock()
+            .open
+            .last_key_value()
+            .map(|(_, f)| Arc::clone(f));
+        if let Some(file) = file {
             file.sync_data().map_err(|e| io("sync", &self.dir, &e))?;
         }
         Ok(())

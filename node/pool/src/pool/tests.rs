@@ -251,6 +251,19 @@ fn a_pool_full_of_waiting_transactions_takes_the_one_that_they_wait_for() {
     assert_eq!(order(&mut pool), [(1, 0), (3, 0), (1, 1)]);
 }
 
+#[test]
+fn a_nonce_that_was_used_without_a_transaction_does_not_hold_the_next_one_up() {
+    let mut pool = pool();
+    pool.admit(tx(1, 0), rich(0), 0).unwrap();
+    pool.admit(tx(1, 1), rich(0), 0).unwrap();
+    // An EIP-7702 authorization of another sender's transaction used nonce 0.
+    let first = pool.take_next().unwrap();
+    pool.drop_transaction(&first, DropReason::NotExecutable("nonce too low".into()));
+    assert!(pool.take_next().is_none());
+    pool.catch_up(&first.sender(), 1);
+    assert_eq!(order(&mut pool), [(1, 1)]);
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Admit(u8, u64),
