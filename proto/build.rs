@@ -5,5 +5,8 @@ fn main() -> std::io::Result<()> {
     tonic_prost_build::configure()
         .bytes(".")
         .file_descriptor_set_path(out.join("quorate_v1.bin"))
-        .compile_protos(&["quorate/v1/ledger.proto"], &["."])
+        .compile_protos(
+            &["quorate/v1/ledger.proto", "quorate/v1/membership.proto"],
+            &["."],
+        )
 }

@@ -5,6 +5,7 @@
 //! # Flow
 //! ```text
 //! quorate/v1/*.proto ─► protoc ─► [`v1`]
+//! typed details of an error ─► [`RichStatus`] ─► trailer of the answer
 //! ```
 //!
 //! # You must
@@ -17,7 +18,11 @@
 //! Convert, validate or contain logic.
 //!
 //! # Read next
-//! `quorate/v1/ledger.proto`.
+//! `quorate/v1/ledger.proto`, `quorate/v1/membership.proto`, `rich_status.rs`.
+
+mod rich_status;
+
+pub use rich_status::{AnyMessage, MEMBERSHIP_FAULT_TYPE, RichStatus};
 
 /// Version 1 of the public API.
 #[allow(

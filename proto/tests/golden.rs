@@ -76,3 +76,173 @@ fn transaction_states_keep_their_numbers() {
     .map(|s| s as i32);
     assert_eq!(numbers, [0, 1, 2, 3, 4, 5]);
 }
+
+#[test]
+fn a_membership_view_keeps_its_field_numbers() {
+    let view = v1::MembershipView {
+        table_index: 1,
+        joint: true,
+        term: 2,
+        leader: 3,
+        next_raft_id: 4,
+        this_raft_id: 5,
+        members: vec![v1::MemberState {
+            raft_id: 6,
+            node_id: vec![7].into(),
+            address: "a".into(),
+            organisation: "b".into(),
+            role: v1::MemberRole::Learner.into(),
+            leaving: true,
+            outgoing_voter: true,
+            connected: true,
+            lag: Some(0),
+        }],
+        removed: vec![v1::RemovedMember {
+            raft_id: 8,
+            node_id: vec![9].into(),
+            organisation: "c".into(),
+        }],
+        breaks: vec![v1::BreakRecord {
+            raft_index: 10,
+            term: 11,
+            survivor: 12,
+            lost: vec![13, 14],
+            note: "d".into(),
+        }],
+        applicants: vec![v1::Applicant {
+            node_id: vec![15].into(),
+            addresses: vec!["e".into()],
+            last_seen: 16,
+        }],
+    };
+    assert_eq!(
+        hex(&view.encode_to_vec()),
+        "0801 1001 1802 2003 2804 3005 \
+         3a15 0806 120107 1a0161 220162 2802 3001 3801 4001 4800 \
+         4208 0808 120109 1a0163 \
+         4a0d 080a 100b 180c 22020d0e 2a0164 \
+         5208 0a010f 120165 1810"
+            .replace(' ', "")
+    );
+}
+
+#[test]
+fn a_membership_change_keeps_its_field_numbers() {
+    use v1::change_step::Step;
+    let step = |step: Step| v1::ChangeStep { step: Some(step) };
+    let request = v1::ChangeMembersRequest {
+        change_id: vec![1].into(),
+        steps: vec![
+            step(Step::Add(v1::AddMember {
+                node_id: vec![2].into(),
+                address: "a".into(),
+                organisation: "b".into(),
+                role: v1::MemberRole::Voter.into(),
+            })),
+            step(Step::SetRole(v1::SetMemberRole {
+                raft_id: 3,
+                role: v1::MemberRole::Learner.into(),
+            })),
+            step(Step::SetAddress(v1::SetMemberAddress {
+                raft_id: 4,
+                address: "c".into(),
+            })),
+            step(Step::Remove(5)),
+        ],
+        force: true,
+        if_table_index: Some(0),
+    };
+    assert_eq!(
+        hex(&request.encode_to_vec()),
+        "0a0101 120d 0a0b 0a0102 120161 1a0162 2001 \
+         1206 1204 0803 1002 1207 1a05 0804 120163 1202 2005 1801 2000"
+            .replace(' ', "")
+    );
+    let answer = v1::ChangeMembersResponse {
+        change_id: vec![1].into(),
+        table_index: 2,
+        added: vec![3, 4],
+        joint: true,
+    };
+    assert_eq!(hex(&answer.encode_to_vec()), "0a010110021a0203042001");
+    let add = v1::AddLearnerRequest {
+        change_id: vec![1].into(),
+        node_id: vec![2].into(),
+        address: "a".into(),
+        organisation: "b".into(),
+    };
+    assert_eq!(hex(&add.encode_to_vec()), "0a01011201021a0161220162");
+    let promote = v1::PromoteMembersRequest {
+        change_id: vec![1].into(),
+        raft_ids: vec![2, 3],
+        force: true,
+    };
+    assert_eq!(hex(&promote.encode_to_vec()), "0a0101120202031801");
+    let remove = v1::RemoveMembersRequest {
+        change_id: vec![1].into(),
+        raft_ids: vec![2, 3],
+        force: true,
+    };
+    assert_eq!(hex(&remove.encode_to_vec()), "0a0101120202031801");
+    let transfer = v1::TransferLeadershipRequest { raft_id: 7 };
+    assert_eq!(hex(&transfer.encode_to_vec()), "0807");
+    let transferred = v1::TransferLeadershipResponse { leader: 7 };
+    assert_eq!(hex(&transferred.encode_to_vec()), "0807");
+}
+
+#[test]
+fn a_membership_fault_and_its_envelope_keep_their_field_numbers() {
+    use v1::membership_fault::Reason;
+    let fault = v1::MembershipFault {
+        reason: Reason::QuorumAtRisk.into(),
+        retryable: true,
+        change_id: vec![1].into(),
+        field: "a".into(),
+        raft_id: 2,
+        needed: 3,
+        reachable: 4,
+        unreachable: vec![5, 6],
+        expected_table_index: 7,
+        actual_table_index: 8,
+    };
+    assert_eq!(
+        hex(&fault.encode_to_vec()),
+        "0803 1001 1a0101 220161 2802 3003 3804 42020506 4807 5008".replace(' ', "")
+    );
+    let numbers = [
+        Reason::Unspecified,
+        Reason::NoLeader,
+        Reason::Pending,
+        Reason::QuorumAtRisk,
+        Reason::Invalid,
+        Reason::UnknownMember,
+        Reason::TableMoved,
+        Reason::NotApplied,
+        Reason::Undecided,
+        Reason::NotAMember,
+        Reason::LearnerNotAllowed,
+        Reason::Failed,
+    ]
+    .map(|reason| reason as i32);
+    assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
+    let roles = [
+        v1::MemberRole::Unspecified,
+        v1::MemberRole::Voter,
+        v1::MemberRole::Learner,
+    ]
+    .map(|role| role as i32);
+    assert_eq!(roles, [0, 1, 2]);
+    let status = quorate_proto::RichStatus {
+        code: 9,
+        message: "m".into(),
+        details: vec![quorate_proto::AnyMessage {
+            type_url: "t".into(),
+            value: vec![1].into(),
+        }],
+    };
+    assert_eq!(hex(&status.encode_to_vec()), "080912016d1a060a0174120101");
+    assert_eq!(
+        quorate_proto::RichStatus::decode(status.encode_to_vec().as_slice()),
+        Ok(status)
+    );
+}

@@ -1,19 +1,35 @@
 //! Settings of one member's ordering.
 
-use std::{collections::BTreeSet, fmt, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    time::Duration,
+};
 
-use crate::ids::RaftId;
+use bytes::Bytes;
+
+use crate::{
+    ids::RaftId,
+    member_table::{DETAILS_BYTES_MAX, MEMBERS_MAX},
+};
 
 /// How one member takes part in ordering. [`Config::new`] fills in the defaults; [`Config::validated`] checks the relations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// This member. Not zero.
+    /// This member. Not zero. It need not be among `voters` and `learners`: a member added later begins with those of
+    /// genesis and learns from the log that it belongs to them.
     pub id: RaftId,
     /// Voters at the very beginning, from genesis; the same on every member. Read only while the log is still empty:
     /// afterwards the log knows the membership.
     pub voters: Vec<RaftId>,
     /// Learners at the very beginning, from genesis.
     pub learners: Vec<RaftId>,
+    /// Details of the members of genesis, the same on every member; missing ones are empty. Read only while the log
+    /// is still empty, or was written before there were member tables.
+    pub details: BTreeMap<RaftId, Bytes>,
+    /// Entries by which a member may be behind the leader and still count as caught up, when a change of the membership
+    /// is judged by who could carry it. Default 1,000.
+    pub caught_up_entries: u64,
     /// The length of a tick, the only clock of the core. Default 100 ms. Shorter finds a dead leader sooner and
     /// tolerates less delay.
     pub tick: Duration,
@@ -56,6 +72,8 @@ impl Default for Config {
             id: RaftId(0),
             voters: Vec::new(),
             learners: Vec::new(),
+            details: BTreeMap::new(),
+            caught_up_entries: 1000,
             tick: Duration::from_millis(100),
             election_ticks: 10,
             heartbeat_ticks: 1,
@@ -147,6 +165,29 @@ impl Config {
             );
         }
         require(
+            seen.len() <= MEMBERS_MAX,
+            "voters",
+            format!(
+                "and learners are {}; at most {MEMBERS_MAX} members are allowed",
+                seen.len()
+            ),
+        );
+        for (member, details) in &self.details {
+            require(
+                seen.contains(member),
+                "details",
+                format!("names {member}, which is neither voter nor learner"),
+            );
+            require(
+                details.len() <= DETAILS_BYTES_MAX,
+                "details",
+                format!(
+                    "of {member} are {} bytes; at most {DETAILS_BYTES_MAX} are allowed",
+                    details.len()
+                ),
+            );
+        }
+        require(
             !self.tick.is_zero(),
             "tick",
             "is 0; it must be longer".into(),
@@ -230,6 +271,7 @@ mod tests {
     fn every_fault_is_listed_at_once() {
         let faulty = Config {
             voters: vec![RaftId(2), RaftId(2)],
+            details: BTreeMap::from([(RaftId(5), Bytes::new())]),
             election_ticks: 1,
             max_message_bytes: 0,
             segment_bytes: 1,
@@ -242,6 +284,7 @@ mod tests {
             [
                 "id",
                 "voters",
+                "details",
                 "election_ticks",
                 "max_message_bytes",
                 "segment_bytes"

@@ -4,8 +4,10 @@
 //! the threads in `driver.rs` do.
 
 mod deliver;
+mod joint;
 mod logger;
-pub(crate) mod membership;
+mod membership;
+mod old_disk;
 pub(crate) mod propose;
 mod ready;
 pub(crate) mod receive;
@@ -13,7 +15,7 @@ mod transfer;
 
 use std::{
     any::Any,
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
@@ -24,7 +26,12 @@ use raft::{
     eraftpb::HardState,
 };
 
-use self::{deliver::Window, receive::DropReason, transfer::PendingTransfer};
+use self::{
+    deliver::Window,
+    membership::{LoggedAhead, WaitingChange},
+    receive::DropReason,
+    transfer::PendingTransfer,
+};
 use crate::{
     config::Config,
     error::{Fatal, OpenError},
@@ -35,6 +42,8 @@ use crate::{
     status::{PeerProgress, PeerState, Role, Status},
     watermarks::Watermarks,
 };
+
+pub(crate) use self::membership::change_of;
 
 /// Bytes of committed entries raft-rs hands out per turn.
 const COMMITTED_BYTES_PER_TURN: u64 = 16 << 20;
@@ -64,8 +73,18 @@ pub struct Core {
     term_start: Option<LogIndex>,
     transfer: Option<PendingTransfer>,
 
+    waiting_change: Option<WaitingChange>,
+    logged_ahead: Option<LoggedAhead>,
+    /// Members to which a leader that is to lose its vote tried to hand over, in the present joint configuration.
+    tried_successors: BTreeSet<RaftId>,
+    /// Ticks since the core was opened.
+    ticks: u64,
+    /// The tick at which each member was last heard from. raft-rs' own notion is reset at every election timeout.
+    heard: BTreeMap<RaftId, u64>,
+
     dropped: BTreeMap<DropReason, u64>,
     refused_proposals: u64,
+    change_outcomes: BTreeMap<&'static str, u64>,
     /// After this nothing is promised any more.
     dead: Option<Fatal>,
 }
@@ -171,6 +190,12 @@ impl Core {
             view_changes: 0,
             term_start: None,
             transfer: None,
+            waiting_change: None,
+            logged_ahead: None,
+            tried_successors: BTreeSet::new(),
+            ticks: 0,
+            heard: BTreeMap::new(),
+            change_outcomes: BTreeMap::new(),
             dropped: BTreeMap::new(),
             refused_proposals: 0,
             dead: None,
@@ -207,23 +232,30 @@ impl Core {
     pub fn flush(&mut self, out: &mut Vec<Output>) -> Result<(), Fatal> {
         self.guarded(|core| {
             core.drain(out)?;
+            core.reach_floor(out);
             core.deliver_held_back(out)?;
             core.observe(out);
             if cfg!(debug_assertions) {
-                core.watermarks()
-                    .check()
-                    .map_err(|error| Fatal::Impossible {
-                        what: error.to_string(),
-                    })?;
+                core.check()?;
             }
             Ok(())
         })
     }
 
+    fn check(&self) -> Result<(), Fatal> {
+        let impossible = |what: String| Fatal::Impossible { what };
+        self.watermarks()
+            .check()
+            .map_err(|error| impossible(error.to_string()))?;
+        self.table()
+            .check(&self.raw.raft.prs().conf().to_conf_state())
+            .map_err(|error| impossible(error.to_string()))
+    }
+
     fn dispatch(&mut self, input: Input, out: &mut Vec<Output>) -> Result<(), Fatal> {
         match input {
             Input::Tick => self.tick(),
-            Input::Received { from, message } => self.received(from, &message)?,
+            Input::Received { from, message } => self.received(from, &message, out)?,
             Input::Propose(proposal) => self.propose(proposal, out),
             Input::ChangeMembers { change, ticket } => self.change_members(&change, ticket, out),
             Input::TransferLeadership { to, ticket } => self.transfer(to, ticket, out),
@@ -231,7 +263,10 @@ impl Core {
             Input::Persisted { write } => self.persisted(write)?,
             Input::Applied { index } => self.applied(index)?,
             Input::Compact { up_to, manifest } => self.compact(up_to, manifest, out)?,
-            Input::Unreachable { peer } => self.raw.report_unreachable(peer.0),
+            Input::Unreachable { peer } => {
+                self.heard.remove(&peer);
+                self.raw.report_unreachable(peer.0);
+            }
             Input::SnapshotOutcome { peer, delivered } => {
                 let status = if delivered {
                     SnapshotStatus::Finish
@@ -245,13 +280,23 @@ impl Core {
     }
 
     fn tick(&mut self) {
+        self.ticks += 1;
         self.age_transfer();
+        self.age_change();
         // A member whose disk lags would stand for election with a log it does not have yet.
         let disk_lags = self.writes.iter().any(|write| write.holds_log);
-        if self.raw.raft.state == StateRole::Leader || !disk_lags {
+        let abstains = disk_lags || self.behind_own_promises().is_some();
+        if self.raw.raft.state == StateRole::Leader || !abstains {
             self.raw.tick();
         }
-        self.leave_hanging_joint_state();
+        self.repeat_timeout_now();
+    }
+
+    /// Heard from within an election timeout.
+    fn is_heard(&self, id: RaftId) -> bool {
+        self.heard
+            .get(&id)
+            .is_some_and(|tick| self.ticks - tick <= u64::from(self.config.election_ticks))
     }
 
     /// Runs an action; a panic inside raft-rs or a failed read there ends this core.
@@ -291,6 +336,7 @@ impl Core {
         }
         self.draw_election_timeout();
         self.settle_transfer(out);
+        self.settle_change(out);
     }
 
     /// raft-rs draws from the operating system whenever it resets its timer. Ours depends on the seed and on what
@@ -365,6 +411,9 @@ impl Core {
             learners,
             peers,
             transferring: raft.lead_transferee.is_some(),
+            table: Arc::clone(self.table()),
+            removed: self.is_removed(self.config.id),
+            behind_own_promises: self.behind_own_promises(),
         }
     }
 
@@ -405,6 +454,16 @@ impl Core {
     #[must_use]
     pub fn refused_proposals(&self) -> u64 {
         self.refused_proposals
+    }
+
+    /// Changes of the membership asked for here, by how they ended: `done` or the label of a [`crate::ChangeError`].
+    #[must_use]
+    pub fn change_outcomes(&self) -> &BTreeMap<&'static str, u64> {
+        &self.change_outcomes
+    }
+
+    fn is_removed(&self, id: RaftId) -> bool {
+        self.table().removed.contains_key(&id)
     }
 
     /// Bytes of the log's files.

@@ -30,12 +30,13 @@ use crate::{
     error::{Fatal, OpenError},
     handle::RaftHandle,
     ids::{LogIndex, RaftId, Ticket},
-    inbox::{Completion, Inbox, Lanes, ProposeReply, TransferReply},
+    inbox::{ChangeReply, Completion, Inbox, Lanes, ProposeReply, TransferReply},
     io::{Answer, Delivery, Envelope, Input, Output, Persist, Proposal},
     log::{
         disk::{Disk, FolderDisk},
         writer::LogWriter,
     },
+    member_table::MemberTable,
     metrics::{LogMetrics, RaftMetrics, message_not_sent},
     status::{Role, Status},
 };
@@ -60,6 +61,9 @@ pub struct Opened {
     pub deliveries: Receiver<Delivery>,
     /// To be run on a thread of its own.
     pub runner: RaftRunner,
+    /// The membership as the log has it now; deliveries tell what becomes of it. It may be ahead of the deliveries that
+    /// repeat what the application did not hold yet.
+    pub table: Arc<MemberTable>,
 }
 
 /// The raft thread, before it runs.
@@ -93,7 +97,13 @@ pub fn open(
     applied: LogIndex,
     transport: Box<dyn Transport>,
 ) -> Result<Opened, OpenError> {
-    let disk = FolderDisk::open(dir).map_err(|source| match source.kind() {
+    let disk = open_folder(dir)?;
+    open_on(config, Arc::new(disk), applied, transport)
+}
+
+/// Opens and locks the folder of a log.
+pub(crate) fn open_folder(dir: &Path) -> Result<FolderDisk, OpenError> {
+    FolderDisk::open(dir).map_err(|source| match source.kind() {
         io::ErrorKind::WouldBlock => OpenError::Locked {
             dir: dir.to_path_buf(),
         },
@@ -101,8 +111,7 @@ pub fn open(
             action: format!("open log folder {}", dir.display()),
             source,
         },
-    })?;
-    open_on(config, Arc::new(disk), applied, transport)
+    })
 }
 
 /// As [`open`], on any disk.
@@ -119,6 +128,7 @@ pub fn open_on(
     let (payload_bytes_max, delivery_entries_max) =
         (config.payload_bytes_max, config.delivery_entries_max);
     let core = Core::open(config, Arc::clone(&disk), applied)?;
+    let table = Arc::clone(core.table());
     let inbox = Arc::new(Inbox::new());
     let (status, watched) = watch::channel(core.status());
     // As large as the core's window, so that it is never full.
@@ -138,6 +148,7 @@ pub fn open_on(
         handle,
         deliveries,
         runner,
+        table,
     })
 }
 
@@ -212,6 +223,7 @@ struct Running {
 enum Reply {
     Propose(ProposeReply),
     Transfer(TransferReply),
+    Change(ChangeReply),
 }
 
 impl Running {
@@ -272,6 +284,10 @@ impl Running {
         for (to, reply) in lanes.transfers {
             let ticket = self.ticket(Reply::Transfer(reply));
             inputs.push(Input::TransferLeadership { to, ticket });
+        }
+        for (change, reply) in lanes.changes {
+            let ticket = self.ticket(Reply::Change(reply));
+            inputs.push(Input::ChangeMembers { change, ticket });
         }
         for waiting in lanes.proposals {
             let ticket = waiting
@@ -363,6 +379,7 @@ impl Running {
             (Some(Reply::Transfer(reply)), Answer::Transfer(outcome)) => {
                 reply.send(outcome).is_ok()
             }
+            (Some(Reply::Change(reply)), Answer::Change(outcome)) => reply.send(outcome).is_ok(),
             _ => false,
         };
         if !heard {

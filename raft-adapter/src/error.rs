@@ -5,6 +5,7 @@ use std::{io, path::PathBuf};
 use crate::{
     config::ConfigError,
     ids::{LogIndex, RaftId, Term},
+    member_table::{ChangeId, TableError},
 };
 
 /// Why a proposal was not put into the log. The payload did not and will not take effect through this proposal.
@@ -48,9 +49,6 @@ pub enum ProposeError {
         /// Bytes allowed.
         max: u64,
     },
-    /// A membership change is under way, or may be as far as a new leader knows; one at a time.
-    #[error("a membership change is under way")]
-    ChangePending,
     /// This member's ordering has ended.
     #[error("ordering has stopped")]
     Stopped,
@@ -61,13 +59,173 @@ impl ProposeError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Busy { .. } | Self::Transferring | Self::ChangePending => true,
+            Self::Busy { .. } | Self::Transferring => true,
             // The caller must look for the leader or build the proposal anew.
             Self::NotLeader { .. }
             | Self::OtherTerm { .. }
             | Self::EmptyPayload
             | Self::PayloadTooLarge { .. }
             | Self::Stopped => false,
+        }
+    }
+}
+
+/// Why a change of the membership was not carried out. But for the last two, it did not and will not take effect through
+/// this request.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeError {
+    /// Another member orders now; ask there.
+    #[error("not the leader; leader is {leader:?}")]
+    NotLeader {
+        /// Who leads, as far as known.
+        leader: Option<RaftId>,
+    },
+    /// The change was meant for another term than the current one.
+    #[error("asked for in term {asked}, current term is {current}")]
+    OtherTerm {
+        /// The term the caller asked for.
+        asked: Term,
+        /// The term now.
+        current: Term,
+    },
+    /// Another change is under way, or may be as far as a new leader knows; one at a time.
+    #[error("a change of the membership is under way{}", id.map(|id| format!(": {id}")).unwrap_or_default())]
+    Pending {
+        /// Which, if it is known.
+        id: Option<ChangeId>,
+    },
+    /// The membership is no longer the one the change was made for.
+    #[error("the member table is the one of index {actual}, the change was made for {expected}")]
+    TableMoved {
+        /// The index the caller named.
+        expected: LogIndex,
+        /// The table's index.
+        actual: LogIndex,
+    },
+    /// No member ever had this id.
+    #[error("member {id} is unknown")]
+    UnknownMember {
+        /// The id asked for.
+        id: RaftId,
+    },
+    /// Removal is for ever; the node may come back as a new member.
+    #[error("member {id} was removed; an id is never used again")]
+    AlreadyRemoved {
+        /// The id asked for.
+        id: RaftId,
+    },
+    /// There are no steps, or everything is so already.
+    #[error("the change changes nothing")]
+    NothingToDo,
+    /// Without a voter nothing could ever be ordered again.
+    #[error("no voter would be left")]
+    NoVoterLeft,
+    /// More members than a table holds.
+    #[error("more than {max} members")]
+    TooManyMembers {
+        /// The limit, members that are leaving included.
+        max: usize,
+    },
+    /// More steps than any change needs.
+    #[error("more than {max} steps in one change")]
+    TooManySteps {
+        /// The limit.
+        max: usize,
+    },
+    /// A new member has to be a voter or a learner.
+    #[error("a new member has role removed; allowed are voter and learner")]
+    AddedAsRemoved,
+    /// Details travel with every table.
+    #[error("details are {got} bytes; at most {max} are allowed")]
+    DetailsTooLong {
+        /// Bytes offered.
+        got: usize,
+        /// Bytes allowed.
+        max: usize,
+    },
+    /// Two steps say something of the same kind about one member.
+    #[error("member {id} is named twice")]
+    MemberTwice {
+        /// The member.
+        id: RaftId,
+    },
+    /// With the members that can be reached now, the change might never be finished, or nothing be ordered after it.
+    #[error(
+        "only {reachable} of {needed} needed voters can be reached; cannot reach {}",
+        ids(unreachable)
+    )]
+    QuorumAtRisk {
+        /// The majority.
+        needed: usize,
+        /// Voters that are connected and hold nearly the whole log.
+        reachable: usize,
+        /// The voters that are not or do not, ascending. New ones count among them: nobody has heard of them yet.
+        unreachable: Vec<RaftId>,
+    },
+    /// Too much is waiting, or leadership is being handed over; try again later.
+    #[error("too much is waiting or leadership is being handed over")]
+    Busy,
+    /// This member stopped leading first. Whether the change takes effect is not known here: once an entry of a later
+    /// term is applied, the table tells. Asking the new leader with the same id is safe.
+    #[error("leadership was lost before the change was complete")]
+    LeadershipLost,
+    /// This member's ordering has ended; as for [`ChangeError::LeadershipLost`], another member may know more.
+    #[error("ordering has stopped")]
+    Stopped,
+}
+
+fn ids(members: &[RaftId]) -> String {
+    let members: Vec<_> = members.iter().map(ToString::to_string).collect();
+    members.join(", ")
+}
+
+impl ChangeError {
+    /// True if the same change, with the same id, may succeed later here or at the leader without anyone doing anything
+    /// else.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::NotLeader { .. } | Self::Pending { .. } | Self::Busy | Self::LeadershipLost => {
+                true
+            }
+            // The caller must look again at what is there, or an operator must act.
+            Self::OtherTerm { .. }
+            | Self::TableMoved { .. }
+            | Self::UnknownMember { .. }
+            | Self::AlreadyRemoved { .. }
+            | Self::NothingToDo
+            | Self::NoVoterLeft
+            | Self::TooManyMembers { .. }
+            | Self::TooManySteps { .. }
+            | Self::AddedAsRemoved
+            | Self::DetailsTooLong { .. }
+            | Self::MemberTwice { .. }
+            | Self::QuorumAtRisk { .. }
+            | Self::Stopped => false,
+        }
+    }
+
+    /// The outcome as a metric's label.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::NotLeader { .. } => "not_leader",
+            Self::OtherTerm { .. } => "other_term",
+            Self::Pending { .. } => "pending",
+            Self::TableMoved { .. } => "table_moved",
+            Self::UnknownMember { .. } => "unknown_member",
+            Self::AlreadyRemoved { .. } => "already_removed",
+            Self::NothingToDo => "nothing_to_do",
+            Self::NoVoterLeft => "no_voter_left",
+            Self::TooManyMembers { .. } => "too_many_members",
+            Self::TooManySteps { .. } => "too_many_steps",
+            Self::AddedAsRemoved => "added_as_removed",
+            Self::DetailsTooLong { .. } => "details_too_long",
+            Self::MemberTwice { .. } => "member_twice",
+            Self::QuorumAtRisk { .. } => "quorum_at_risk",
+            Self::Busy => "busy",
+            Self::LeadershipLost => "leadership_lost",
+            Self::Stopped => "stopped",
         }
     }
 }
@@ -220,6 +378,26 @@ pub enum OpenError {
         /// Where the log ends.
         last: LogIndex,
     },
+    /// The member table in the log cannot be read.
+    #[error("log holds an unreadable member table: {0}")]
+    Table(#[from] TableError),
+    /// Only a member can go on alone; what another log holds is not known to be the consortium's.
+    #[error("member {id} is neither voter nor learner by its own log, so it cannot go on alone")]
+    NotMember {
+        /// The configured id.
+        id: RaftId,
+    },
+    /// The note stays in the member table for ever, so it is short.
+    #[error("note of {got} bytes; at most {max} are allowed")]
+    NoteTooLong {
+        /// Bytes offered.
+        got: usize,
+        /// Bytes allowed.
+        max: usize,
+    },
+    /// The log cannot be worked with.
+    #[error(transparent)]
+    Fatal(#[from] Fatal),
     /// raft-rs refused the recovered state.
     #[error("ordering core refused to start: {reason}")]
     Core {
@@ -246,8 +424,9 @@ pub enum Fatal {
     /// What was written cannot be read back.
     #[error("log is damaged: {0}")]
     Damaged(#[from] Damage),
-    /// A leader counts on entries this member acknowledged and no longer has. Its disk was lost, rolled back or
-    /// replaced; under this id it could help elect a leader without committed entries. It has to join anew under a new id.
+    /// A leader counts on entries this member acknowledged, and its log is empty: the disk was lost or replaced. Under
+    /// this id it could help elect a leader without committed entries. It has to join anew under a new id. (A log that is
+    /// merely older catches up, see [`crate::Status::behind_own_promises`].)
     #[error(
         "leader {leader} counts on entry {acknowledged} which this log (last entry {last}) does not hold: the log was lost"
     )]

@@ -7,14 +7,16 @@ use tokio::sync::{oneshot, watch};
 
 use crate::{
     core::propose::check_payload,
-    error::{ProposeError, TransferError},
+    error::{ChangeError, ProposeError, TransferError},
     ids::{LogIndex, RaftId, Term},
     inbox::Inbox,
     io::ProposeOutcome,
+    member_change::{ChangeDone, MemberChange},
     status::Status,
 };
 
-/// Asks the raft thread. Cheap to clone. Nothing here blocks, except that `transfer_leadership` waits for its outcome.
+/// Asks the raft thread. Cheap to clone. Nothing here blocks, except that `transfer_leadership`
+/// and `change_members` wait for their outcome.
 #[derive(Clone)]
 pub struct RaftHandle {
     inbox: Arc<Inbox>,
@@ -102,6 +104,19 @@ impl RaftHandle {
         let (reply, outcome) = oneshot::channel();
         self.inbox.transfer(to, reply)?;
         outcome.await.unwrap_or(Err(TransferError::Stopped))
+    }
+
+    /// Changes the membership and waits until the change is in full effect: committed, and no joint configuration left of
+    /// it. Dropping the future ends the wait and not the change. There is no limit of time as long as this member leads:
+    /// new voters may have to catch up first.
+    ///
+    /// # Errors
+    /// [`ChangeError`]. The same change, by its id, may be asked for again at any member without taking effect twice, as
+    /// long as it is among the last 64.
+    pub async fn change_members(&self, change: MemberChange) -> Result<ChangeDone, ChangeError> {
+        let (reply, outcome) = oneshot::channel();
+        self.inbox.change(change, reply)?;
+        outcome.await.unwrap_or(Err(ChangeError::Stopped))
     }
 
     /// The latest status.

@@ -10,9 +10,10 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 use crate::{
-    error::{Fatal, ProposeError, TransferError},
+    error::{ChangeError, Fatal, ProposeError, TransferError},
     ids::{LogIndex, RaftId, Term, WriteNumber},
     io::{Envelope, ProposeOutcome},
+    member_change::{ChangeDone, MemberChange},
     metrics,
     status::{Role, Status},
 };
@@ -27,6 +28,8 @@ const MESSAGES_MAX: usize = 4096;
 const MESSAGE_BYTES_MAX: u64 = 64 << 20;
 /// Hand-overs waiting; more are refused as `Busy`. An operator's doing, so any small number does.
 const TRANSFERS_MAX: usize = 64;
+/// Membership changes waiting; more are refused as `Busy`. An operator's doing too.
+const CHANGES_MAX: usize = 64;
 
 pub(crate) struct Inbox {
     state: Mutex<State>,
@@ -58,6 +61,7 @@ pub(crate) struct Lanes {
     pub proposals: VecDeque<WaitingProposal>,
     pub messages: VecDeque<(RaftId, Bytes)>,
     pub transfers: VecDeque<(RaftId, TransferReply)>,
+    pub changes: VecDeque<(MemberChange, ChangeReply)>,
     /// Oldest first. As many as there are writes under way, which the log thread's queue limits.
     pub completions: Vec<Completion>,
     /// Coalesced: the highest.
@@ -72,6 +76,7 @@ pub(crate) struct Lanes {
 
 pub(crate) type ProposeReply = oneshot::Sender<ProposeOutcome>;
 pub(crate) type TransferReply = oneshot::Sender<Result<(), TransferError>>;
+pub(crate) type ChangeReply = oneshot::Sender<Result<ChangeDone, ChangeError>>;
 
 pub(crate) struct WaitingProposal {
     pub payload: Bytes,
@@ -90,6 +95,7 @@ impl Lanes {
         self.proposals.is_empty()
             && self.messages.is_empty()
             && self.transfers.is_empty()
+            && self.changes.is_empty()
             && self.completions.is_empty()
             && self.applied.is_none()
             && self.compaction.is_none()
@@ -226,6 +232,24 @@ impl Inbox {
             });
         }
         state.lanes.transfers.push_back((to, reply));
+        drop(state);
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    pub(crate) fn change(
+        &self,
+        change: MemberChange,
+        reply: ChangeReply,
+    ) -> Result<(), ChangeError> {
+        let mut state = self.state.lock();
+        if state.closed || state.lanes.shutdown {
+            return Err(ChangeError::Stopped);
+        }
+        if state.lanes.changes.len() >= CHANGES_MAX {
+            return Err(ChangeError::Busy);
+        }
+        state.lanes.changes.push_back((change, reply));
         drop(state);
         self.wake.notify_one();
         Ok(())

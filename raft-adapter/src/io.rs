@@ -1,12 +1,15 @@
 //! Everything that goes into the core and everything that comes out of it.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::{
-    core::membership::MemberChange,
-    error::{ProposeError, TransferError},
+    error::{ChangeError, ProposeError, TransferError},
     ids::{LogIndex, RaftId, Term, Ticket, WriteNumber},
     log::LogBatch,
+    member_change::{ChangeDone, MemberChange},
+    member_table::MemberTable,
 };
 
 /// Everything that can happen to the ordering core. Time is a tick; nothing else moves it.
@@ -62,7 +65,8 @@ pub enum Input {
         /// True if it left.
         delivered: bool,
     },
-    /// Changes the membership. Refused while another change is under way.
+    /// Changes the membership. Answered when the change is in full effect, or refused. Refused while another change is
+    /// under way; the same one, by its id, gets the same answer.
     ChangeMembers {
         /// From the present membership.
         change: MemberChange,
@@ -128,6 +132,8 @@ pub struct Envelope {
 pub enum Delivery {
     /// The next entry.
     Entry(CommittedEntry),
+    /// The next entry, about the membership.
+    Members(MembersChanged),
     /// The log before and at this index is gone: fetch what it stood for elsewhere.
     Snapshot(InstalledSnapshot),
 }
@@ -138,6 +144,7 @@ impl Delivery {
     pub fn index(&self) -> LogIndex {
         match self {
             Self::Entry(entry) => entry.index,
+            Self::Members(changed) => changed.index,
             Self::Snapshot(snapshot) => snapshot.index,
         }
     }
@@ -150,9 +157,21 @@ pub struct CommittedEntry {
     pub index: LogIndex,
     /// The term of the leader that proposed it.
     pub term: Term,
-    /// Empty: no application data (a leader's first entry, a membership change); delivered all the same so that
-    /// `applied` moves by every index.
+    /// Empty: no application data (a leader's first entry); delivered all the same so that `applied` moves by every
+    /// index.
     pub payload: Bytes,
+}
+
+/// An entry about the membership. Leaving a joint configuration is one too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MembersChanged {
+    /// One more than the delivery before.
+    pub index: LogIndex,
+    /// The term of the leader that proposed it.
+    pub term: Term,
+    /// The membership from here on. Its own index may be smaller, if the entry had no effect, or larger, if this
+    /// member got the table ahead of the log together with a manifest.
+    pub table: Arc<MemberTable>,
 }
 
 /// A manifest in place of log entries. The application fetches what it describes and then reports `index` as applied.
@@ -164,13 +183,17 @@ pub struct InstalledSnapshot {
     pub term: Term,
     /// As given to `compact` by the member that made it.
     pub manifest: Bytes,
+    /// The membership at `index`, or a newer one if this member was added later than that.
+    pub table: Arc<MemberTable>,
 }
 
 /// The outcome of a request with a ticket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// Of a proposal or a membership change.
+    /// Of a proposal.
     Propose(ProposeOutcome),
+    /// Of a change of the membership.
+    Change(Result<ChangeDone, ChangeError>),
     /// Of a hand-over.
     Transfer(Result<(), TransferError>),
 }

@@ -9,6 +9,7 @@ pub(crate) mod disk;
 pub(crate) mod fake_disk;
 pub(crate) mod record;
 mod recover;
+pub(crate) mod snapshot_data;
 mod storage;
 #[cfg(test)]
 mod tests;
@@ -24,7 +25,7 @@ use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 
 pub use self::writer::LogBatch;
 use self::{
-    contents::{Contents, Slot, entry_bytes},
+    contents::{Contents, Membership, Slot, entry_bytes},
     disk::{Disk, SegmentNumber},
     record::{Body, HEADER_BYTES, Marker, SegmentHeader},
     writer::{DiskOperation, fault},
@@ -33,6 +34,7 @@ use crate::{
     config::Config,
     error::{Damage, Fatal, OpenError},
     ids::{LogIndex, RaftId, WriteNumber},
+    member_table::MemberTable,
     random::mix,
 };
 
@@ -59,6 +61,8 @@ pub(crate) struct Log {
     /// Writes not yet reported durable, oldest first.
     in_flight: VecDeque<InFlight>,
     next_write: u64,
+    /// The entry about to be put into the log, while a write is being put together. It may replace one that is still there.
+    next_entry: Option<u64>,
     /// The first failed read. Reads happen inside raft-rs, which cannot carry the fault out.
     fault: Mutex<Option<Fatal>>,
 }
@@ -89,17 +93,8 @@ struct Staging {
 impl Log {
     /// Reads the log from its files. A log that was never begun starts with the membership of `config`.
     pub(crate) fn open(config: &Config, disk: Arc<dyn Disk>) -> Result<Self, OpenError> {
-        let ids = |members: &[RaftId]| {
-            let mut ids: Vec<u64> = members.iter().map(|member| member.0).collect();
-            ids.sort_unstable();
-            ids
-        };
-        let genesis = ConfState {
-            voters: ids(&config.voters),
-            learners: ids(&config.learners),
-            ..ConfState::default()
-        };
-        let mut contents = Contents::new(genesis, config.cache_bytes);
+        let genesis = MemberTable::genesis(&config.voters, &config.learners, &config.details);
+        let mut contents = Contents::new(genesis, config.details.clone(), config.cache_bytes);
         let recovered = recover::recover(disk.as_ref(), config.id, &mut contents)?;
         Ok(Self {
             disk,
@@ -114,6 +109,7 @@ impl Log {
             durable_sequence: recovered.next_sequence,
             in_flight: VecDeque::new(),
             next_write: 1,
+            next_entry: None,
             fault: Mutex::new(None),
         })
     }
@@ -139,8 +135,23 @@ impl Log {
     }
 
     /// The newest membership and the index since when it is in force.
-    pub(crate) fn membership(&self) -> (u64, &ConfState) {
+    pub(crate) fn membership(&self) -> (u64, &Membership) {
         self.contents.membership()
+    }
+
+    /// The member table in force.
+    pub(crate) fn table(&self) -> &Arc<MemberTable> {
+        &self.membership().1.table
+    }
+
+    /// The member table at `index`, which must not lie below the first entry.
+    pub(crate) fn table_at(&self, index: u64) -> &Arc<MemberTable> {
+        &self.contents.membership_at(index).table
+    }
+
+    /// Entries up to here were acknowledged by this member, which lost some of them since; 0: none.
+    pub(crate) fn floor(&self) -> u64 {
+        self.contents.floor
     }
 
     /// The last entry that survives power loss as it now stands in the log.
@@ -170,18 +181,21 @@ impl Log {
     ) -> Result<(WriteNumber, LogBatch), Fatal> {
         let mut staging = Staging::default();
         if let Some(snapshot) = snapshot {
-            self.stage_snapshot(&mut staging, snapshot);
+            self.stage_snapshot(&mut staging, snapshot)?;
         }
         // Before the entries: if only a part survives a crash, a term without its entries is harmless, while entries of
         // a term this member has forgotten would not be.
+        self.next_entry = entries.first().map(|entry| entry.index);
         if let Some(hard_state) = hard_state {
             self.contents.hard_state = hard_state;
             let record = Body::HardState(self.hard_state_to_write());
             self.stage(&mut staging, &record);
         }
         for entry in entries {
+            self.next_entry = Some(entry.index);
             self.stage_entry(&mut staging, entry)?;
         }
+        self.next_entry = None;
         Ok(self.finish(staging))
     }
 
@@ -189,7 +203,8 @@ impl Log {
     pub(crate) fn save_membership(
         &mut self,
         index: u64,
-        conf_state: ConfState,
+        conf_state: &ConfState,
+        table: Arc<MemberTable>,
     ) -> (WriteNumber, LogBatch) {
         let mut staging = Staging::default();
         self.stage(
@@ -197,9 +212,19 @@ impl Log {
             &Body::Membership {
                 index,
                 conf_state: conf_state.clone(),
+                table: Some(Arc::clone(&table)),
             },
         );
-        self.contents.apply_membership(index, conf_state);
+        self.contents
+            .apply_membership(index, conf_state, Some(table));
+        self.finish(staging)
+    }
+
+    /// This member acknowledged entries up to `index` and lost some of them; 0: it holds them again.
+    pub(crate) fn save_floor(&mut self, index: u64) -> (WriteNumber, LogBatch) {
+        let mut staging = Staging::default();
+        self.stage(&mut staging, &Body::Floor(index));
+        self.contents.floor = index;
         self.finish(staging)
     }
 
@@ -216,12 +241,14 @@ impl Log {
             let what = format!("compaction to {up_to}, cut at {cut}, outside of the log");
             return Err(Fatal::Impossible { what });
         };
+        let membership = self.contents.membership_at(up_to);
         let marker = Marker {
             cut_index: cut,
             cut_term,
             snapshot_index: up_to,
             snapshot_term,
-            conf_state: self.contents.membership_at(up_to).clone(),
+            conf_state: membership.conf_state.clone(),
+            table: Some(Arc::clone(&membership.table)),
             manifest,
             reset: false,
         };
@@ -345,8 +372,13 @@ impl Log {
         (write, staging.batch)
     }
 
-    fn stage_snapshot(&mut self, staging: &mut Staging, snapshot: Snapshot) {
+    fn stage_snapshot(&mut self, staging: &mut Staging, snapshot: Snapshot) -> Result<(), Fatal> {
         let metadata = snapshot.metadata.unwrap_or_default();
+        let Some((table, manifest)) = snapshot_data::split(&snapshot.data) else {
+            return Err(Fatal::Impossible {
+                what: format!("the manifest at {} has no member table", metadata.index),
+            });
+        };
         staging.durable_until_then = Some(self.durable().min(metadata.index));
         let marker = Marker {
             cut_index: metadata.index,
@@ -354,10 +386,12 @@ impl Log {
             snapshot_index: metadata.index,
             snapshot_term: metadata.term,
             conf_state: metadata.conf_state.unwrap_or_default(),
-            manifest: snapshot.data,
+            table: Some(Arc::new(table)),
+            manifest: manifest.to_vec(),
             reset: true,
         };
         self.stage_marker(staging, marker);
+        Ok(())
     }
 
     /// Written before it is in force: a file begun for it must start with the state before.
@@ -403,10 +437,14 @@ impl Log {
         );
     }
 
-    /// The commit index must not point at what the same write still adds: that might be lost without it.
+    /// The commit index must not point at what the same write still adds: if that is lost in a crash, there is nothing
+    /// at that index, or worse, the entry that was to be replaced.
     fn hard_state_to_write(&self) -> HardState {
+        let settled = self
+            .next_entry
+            .map_or(u64::MAX, |next| next.saturating_sub(1));
         let mut hard_state = self.hard_state().clone();
-        hard_state.commit = hard_state.commit.min(self.last());
+        hard_state.commit = hard_state.commit.min(self.last()).min(settled);
         hard_state
     }
 
@@ -443,11 +481,15 @@ impl Log {
             }),
             Body::HardState(self.hard_state_to_write()),
         ];
-        for (index, conf_state) in self.contents.memberships() {
+        for (index, membership) in self.contents.memberships() {
             state.push(Body::Membership {
                 index: *index,
-                conf_state: conf_state.clone(),
+                conf_state: membership.conf_state.clone(),
+                table: Some(Arc::clone(&membership.table)),
             });
+        }
+        if self.floor() != 0 {
+            state.push(Body::Floor(self.floor()));
         }
         let state_bytes: u64 = state.iter().map(record::record_bytes).sum();
         self.highest_segment += 1;

@@ -20,6 +20,9 @@ pub(crate) struct RaftMetrics {
     applied: Gauge,
     log_bytes: Gauge,
     refused_proposals: Counter,
+    members: Gauge,
+    joint: Gauge,
+    changes: BTreeMap<&'static str, Counter>,
     dropped: BTreeMap<DropReason, Counter>,
 }
 
@@ -38,11 +41,14 @@ impl RaftMetrics {
             applied: gauge!("quorate_raft_applied"),
             log_bytes: gauge!("quorate_raft_log_bytes"),
             refused_proposals: counter!("quorate_raft_refused_proposals_total"),
+            members: gauge!("quorate_raft_members"),
+            joint: gauge!("quorate_raft_joint"),
+            changes: BTreeMap::new(),
             dropped: dropped.collect(),
         }
     }
 
-    pub(crate) fn show(&self, core: &Core, status: &Status) {
+    pub(crate) fn show(&mut self, core: &Core, status: &Status) {
         self.term.set(status.term.0 as f64);
         // 0 learner, 1 follower, 2 candidate, 3 leader.
         self.role.set(match status.role {
@@ -58,6 +64,18 @@ impl RaftMetrics {
         self.applied.set(status.applied.0 as f64);
         self.log_bytes.set(core.log_bytes() as f64);
         self.refused_proposals.absolute(core.refused_proposals());
+        let table = &status.table;
+        self.members.set(table.members.len() as f64);
+        // 1 while two configurations decide together.
+        self.joint.set(f64::from(u8::from(table.is_joint())));
+        for (outcome, count) in core.change_outcomes() {
+            self.changes
+                .entry(outcome)
+                .or_insert_with(
+                    || counter!("quorate_raft_member_changes_total", "outcome" => *outcome),
+                )
+                .absolute(*count);
+        }
         for (reason, count) in core.dropped() {
             if let Some(counter) = self.dropped.get(reason) {
                 counter.absolute(*count);

@@ -1,8 +1,11 @@
 //! What a member knows about itself and its consortium right now.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
-use crate::ids::{LogIndex, RaftId, Term};
+use crate::{
+    ids::{LogIndex, RaftId, Term},
+    member_table::MemberTable,
+};
 
 /// The part a member plays in the current term.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -90,4 +93,11 @@ pub struct Status {
     pub peers: Vec<PeerProgress>,
     /// Only on a leader: leadership is being handed over.
     pub transferring: bool,
+    /// The membership in force here.
+    pub table: Arc<MemberTable>,
+    /// This member was removed: it takes no part any more and never will under this id.
+    pub removed: bool,
+    /// This member's disk is older than what it acknowledged to a leader: it neither votes nor stands for election
+    /// until its log reaches this entry again.
+    pub behind_own_promises: Option<LogIndex>,
 }

@@ -273,6 +273,20 @@ impl ImportedBlock {
         self.block.hash()
     }
 
+    /// The bytes of one record, as the block store and exported files hold it: RLP list of Raft index, senders, the sealed
+    /// block and the receipts.
+    pub fn encode(&self) -> Vec<u8> {
+        crate::store::encode_record(self)
+    }
+
+    /// Reads what [`Self::encode`] wrote. This proves the shape only.
+    ///
+    /// # Errors
+    /// [`BlockDecodeError::Malformed`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, BlockDecodeError> {
+        crate::store::decode_record(bytes).map_err(|reason| BlockDecodeError::Malformed { reason })
+    }
+
     /// The transactions with their senders.
     pub fn recovered(&self) -> impl Iterator<Item = RecoveredTransaction> + '_ {
         let transactions = self.block.transactions().iter();

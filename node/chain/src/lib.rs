@@ -5,17 +5,22 @@
 //! # Flow
 //! ```text
 //! bytes ─► Transaction ─► RecoveredTransaction ─► DraftBlock ─► SealedBlock ─► (ordering, import) ─► ImportedBlock ─► BlockStore
+//!
+//! BlockStore::anchor ─► Anchor (a block and the headers below it) ─► BlockStore::open_from_anchor, on another node
 //! ```
 //!
 //! # You must
 //! 1. Check everything about a [`SealedBlock`] that came from outside: decoding proves its shape only.
 //! 2. Call [`BlockStore::append`] from one thread, heights in order.
-//! 3. Call [`BlockStore::barrier`] before anything that relies on a block's being on disk (state flush, log compaction).
+//! 3. Not ask [`BlockStore::prune`] for blocks above the durable height of the state.
+//! 4. Call [`BlockStore::barrier`] before anything that relies on a block's being on disk (state flush, log compaction).
 //!
 //! # It promises
 //! - A [`RecoveredTransaction`] has a checked signature; its sender is the signer.
-//! - A stored record that does not match its checksum is never returned: a torn tail is cut at open, damage
-//!   elsewhere is an error.
+//! - A stored record that does not match its checksum is never returned: what a power loss has torn behind the last
+//!   barrier is cut at open, damage elsewhere is an error.
+//! - A store that was pruned, or began at an anchor, says so: [`StoreError::Pruned`] below [`BlockStore::base`]. The hashes of the
+//!   256 heights below its base are there all the same.
 //!
 //! # It does not
 //! Execute transactions, know the state, or talk to anyone.
@@ -23,6 +28,7 @@
 //! # Read next
 //! `transaction.rs`, `block.rs`, `store.rs`.
 
+mod anchor;
 mod block;
 mod genesis;
 mod header;
@@ -33,6 +39,7 @@ mod spec;
 mod store;
 mod transaction;
 
+pub use anchor::{ANCESTORS, ANCHOR_BYTES_MAX, Anchor, AnchorError, check_content};
 pub use block::{
     BlockDecodeError, BlockTemplate, DraftBlock, ExecutedRoots, ImportedBlock, SealedBlock,
     SharedBlock,
@@ -42,7 +49,7 @@ pub use member::{Member, MemberRole, NodeId, NodeIdError};
 pub use receipt::{TransactionReceipt, receipts_root_and_bloom};
 pub use seal::{Seal, Sealer};
 pub use spec::{ChainSpec, Fork};
-pub use store::{BlockStore, StoreError, TransactionLocation};
+pub use store::{BlockStore, PruneReport, StoreConfig, StoreError, TransactionLocation};
 pub use transaction::{
     RecoveredTransaction, Transaction, TransactionError, address_of, decode_transaction,
     recover_signer,

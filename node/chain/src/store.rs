@@ -1,9 +1,12 @@
 //! Where imported blocks lie: append-only segment files are the truth, an index beside them finds blocks by
 //! height, by hash and by transaction.
 
+mod bottom;
 mod index;
+mod prune;
 mod record;
 mod segment;
+mod synced;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::Path;
@@ -13,12 +16,32 @@ use alloy_primitives::B256;
 use parking_lot::{Mutex, RwLock};
 use quorate_kv::{Kv, KvError};
 
-use crate::{ImportedBlock, SealedBlock, SharedBlock};
+use crate::{Anchor, AnchorError, ImportedBlock, SealedBlock, SharedBlock};
+use bottom::Bottom;
 use index::{Index, Place};
 use segment::Segments;
 
+pub use prune::PruneReport;
+pub(crate) use record::{decode as decode_record, encode as encode_record};
+
 /// So many of the newest blocks stay in memory: receipts are polled within moments of their block.
 const RECENT_BLOCKS: usize = 256;
+
+/// Settings of a [`BlockStore`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreConfig {
+    /// A new segment file begins when the current one has passed so many bytes. Pruning drops whole segments, so this is
+    /// also its step.
+    pub segment_bytes: u64,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 64 << 20,
+        }
+    }
+}
 
 /// Where a transaction stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +94,23 @@ pub enum StoreError {
         /// Height of the head.
         head: u64,
     },
+    /// The block was here once, or belongs to the part of the chain that this store never had.
+    #[error("blocks below {below} are not kept here")]
+    Pruned {
+        /// Lowest height that is kept, besides genesis.
+        below: u64,
+    },
+    /// A store is to begin in a folder, or with an index, that is in use.
+    #[error("a new block store cannot begin in {folder}: {what} is there already")]
+    NotEmpty {
+        /// The folder.
+        folder: String,
+        /// What was found.
+        what: &'static str,
+    },
+    /// The block at which a store is to begin is not what its hash stands for.
+    #[error(transparent)]
+    Anchor(#[from] AnchorError),
     /// The index failed.
     #[error("block index: {0}")]
     Index(#[from] KvError),
@@ -85,7 +125,11 @@ pub struct BlockStore {
     genesis: SharedBlock,
     segments: Segments,
     index: Index,
+    /// Where the store begins.
+    bottom: RwLock<Bottom>,
     memory: RwLock<Memory>,
+    /// One prune at a time.
+    pruning: Mutex<()>,
     /// Held by a barrier from sync to index, so that two cannot overtake each other.
     barrier: Mutex<()>,
 }
@@ -125,17 +169,79 @@ impl BlockStore {
     /// # Errors
     /// [`StoreError`]; a folder of another genesis is refused.
     pub fn open(dir: &Path, index: Arc<dyn Kv>, genesis: SealedBlock) -> Result<Self, StoreError> {
+        Self::open_with(StoreConfig::default(), dir, index, genesis)
+    }
+
+    /// As [`Self::open`], with other settings.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_with(
+        config: StoreConfig,
+        dir: &Path,
+        index: Arc<dyn Kv>,
+        genesis: SealedBlock,
+    ) -> Result<Self, StoreError> {
+        let bottom = Bottom::read(dir, genesis.hash())?;
+        let store = Self::assemble(config, dir, index, genesis, bottom)?;
+        store.check_bottom(dir)?;
+        store.recover()?;
+        store.finish_prune()?;
+        Ok(store)
+    }
+
+    /// Begins a store at a block whose predecessors are not here: [`Self::head`] and [`Self::base`] are that block. From
+    /// then on [`Self::open`] opens it. The folder must hold no blocks and the index nothing; both are unusable if this
+    /// does not come to its end.
+    ///
+    /// # Errors
+    /// [`StoreError::NotEmpty`], [`StoreError::Anchor`] if the anchor contradicts itself, [`StoreError::OtherGenesis`] if it
+    /// reaches down to another genesis; else as [`Self::open`].
+    pub fn open_from_anchor(
+        dir: &Path,
+        index: Arc<dyn Kv>,
+        genesis: SealedBlock,
+        anchor: Anchor,
+    ) -> Result<Self, StoreError> {
+        anchor.check()?;
+        let bottom = Bottom::below(&anchor, genesis.hash())?;
+        if Segments::any_in(dir)? || Bottom::exists(dir) {
+            return Err(StoreError::NotEmpty {
+                folder: dir.display().to_string(),
+                what: "a block store",
+            });
+        }
+        if !Index::new(Arc::clone(&index)).is_empty()? {
+            return Err(StoreError::NotEmpty {
+                folder: dir.display().to_string(),
+                what: "an index",
+            });
+        }
+        bottom.write(dir, genesis.hash())?;
+        let store = Self::assemble(StoreConfig::default(), dir, index, genesis, bottom)?;
+        store.append(Arc::new(anchor.block))?;
+        store.barrier()?;
+        store.index.barrier()?;
+        Ok(store)
+    }
+
+    fn assemble(
+        config: StoreConfig,
+        dir: &Path,
+        index: Arc<dyn Kv>,
+        genesis: SealedBlock,
+        bottom: Bottom,
+    ) -> Result<Self, StoreError> {
         let genesis = Arc::new(ImportedBlock {
             block: genesis,
             senders: Vec::new(),
             receipts: Vec::new(),
             raft_index: 0,
         });
-        let segments = Segments::open(dir, genesis.hash())?;
-        let index = Index::new(index);
-        let store = Self {
-            segments,
-            index,
+        Ok(Self {
+            segments: Segments::open(dir, genesis.hash(), config.segment_bytes)?,
+            index: Index::new(index),
+            bottom: RwLock::new(bottom),
             memory: RwLock::new(Memory {
                 head: Arc::clone(&genesis),
                 recent: VecDeque::new(),
@@ -144,22 +250,23 @@ impl BlockStore {
                 transactions: HashMap::new(),
                 poisoned: false,
             }),
+            pruning: Mutex::new(()),
             barrier: Mutex::new(()),
             genesis,
-        };
-        store.recover()?;
-        Ok(store)
+        })
     }
 
     /// Scans the segments from the last indexed block on. If the index and the segments disagree (one of
     /// them was restored or lost), the index is made anew from the segments.
     fn recover(&self) -> Result<(), StoreError> {
         let mut start = self.index.last()?;
+        let base = self.base();
         if let Some((height, place)) = start {
-            let known = self
-                .segments
-                .read(place)
-                .is_ok_and(|block| block.height() == height);
+            let known = height >= base
+                && self
+                    .segments
+                    .read(place)
+                    .is_ok_and(|block| block.height() == height);
             if !known {
                 tracing::warn!(
                     height,
@@ -169,7 +276,10 @@ impl BlockStore {
                 start = None;
             }
         }
-        let mut scan = self.segments.scan(start.map(|(_, place)| place))?;
+        let from = start.map(|(_, place)| place);
+        let mut scan = self
+            .segments
+            .scan(from.or_else(|| self.segments.first_from(base)));
         while let Some((block, place)) = scan.next_block()? {
             let block = Arc::new(block);
             if start.is_some_and(|(height, _)| height == block.height()) {
@@ -190,7 +300,9 @@ impl BlockStore {
 
     fn check_follows(&self, block: &ImportedBlock) -> Result<(), StoreError> {
         let head = self.memory.read().head.height();
-        if block.height() != head + 1 {
+        // The first block of a store that began at a snapshot, or was pruned, follows nothing that is here.
+        let expected = (head + 1).max(self.base());
+        if block.height() != expected {
             return Err(StoreError::OutOfOrder {
                 got: block.height(),
                 head,
@@ -277,11 +389,13 @@ impl BlockStore {
     /// The block at `height`, or `None` above the head.
     ///
     /// # Errors
-    /// [`StoreError`] if the record is damaged or cannot be read.
+    /// [`StoreError::Pruned`] below [`Self::base`] (genesis is always there); else if the record is damaged or cannot be
+    /// read.
     pub fn block(&self, height: u64) -> Result<Option<SharedBlock>, StoreError> {
         if height == 0 {
             return Ok(Some(self.genesis()));
         }
+        self.check_kept(height)?;
         let place = {
             let memory = self.memory.read();
             if height > memory.head.height() {
@@ -303,13 +417,19 @@ impl BlockStore {
                 None => return Ok(None),
             },
         };
-        Ok(Some(Arc::new(self.segments.read(place)?)))
+        match self.segments.read(place) {
+            Ok(block) => Ok(Some(Arc::new(block))),
+            // The segment may have been dropped since we looked.
+            Err(e) => Err(self.check_kept(height).err().unwrap_or(e)),
+        }
     }
 
     /// Height of the block with this hash.
     ///
+    /// Blocks that were pruned are unknown.
+    ///
     /// # Errors
-    /// [`StoreError`] if the index fails.
+    /// [`StoreError::Pruned`] if pruning has reached it and not yet forgotten it; else if the index fails.
     pub fn height_of(&self, hash: &B256) -> Result<Option<u64>, StoreError> {
         if *hash == self.genesis.hash() {
             return Ok(Some(0));
@@ -317,19 +437,29 @@ impl BlockStore {
         let known = self.memory.read().heights.get(hash).copied();
         match known {
             Some(height) => Ok(Some(height)),
-            None => Ok(self.index.height_of(hash)?),
+            None => {
+                let found = self.index.height_of(hash)?;
+                found.map_or(Ok(()), |height| self.check_kept(height))?;
+                Ok(found)
+            }
         }
     }
 
     /// Where the transaction with this hash stands.
     ///
+    /// Transactions of blocks that were pruned are unknown.
+    ///
     /// # Errors
-    /// [`StoreError`] if the index fails.
+    /// [`StoreError::Pruned`] if pruning has reached it and not yet forgotten it; else if the index fails.
     pub fn locate(&self, transaction: &B256) -> Result<Option<TransactionLocation>, StoreError> {
         let known = self.memory.read().transactions.get(transaction).copied();
         match known {
             Some(location) => Ok(Some(location)),
-            None => Ok(self.index.locate(transaction)?),
+            None => {
+                let found = self.index.locate(transaction)?;
+                found.map_or(Ok(()), |location| self.check_kept(location.height))?;
+                Ok(found)
+            }
         }
     }
 

@@ -51,6 +51,9 @@ pub enum Fatal {
         /// What does not fit.
         reason: String,
     },
+    /// The stores are to be exchanged, which only happens while nobody uses them: the node must close and open again.
+    #[error("stores are to be opened again: {0}")]
+    Reopen(String),
     /// Two parts of the node disagree about where they are.
     #[error("impossible: {0}")]
     Impossible(String),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
 use quorate_state::{FlushJob, StateStore};
@@ -13,13 +13,25 @@ use crate::{Fatal, Ledger, SnapshotManifest};
 /// Pause between looks at a flush that the importer has to wait for.
 const OVERDUE_PAUSE: Duration = Duration::from_millis(2);
 
+/// How long a demanded manifest may wait for its turn.
+const DEMAND_PAUSE: Duration = Duration::from_millis(50);
+
 /// The thread that waits for the disk. One job is under way, one may wait.
 #[derive(Debug)]
 pub struct Flusher {
-    jobs: Receiver<FlushJob>,
+    jobs: Receiver<Flush>,
     ledger: Ledger,
     raft: RaftHandle,
     alive: Arc<AtomicBool>,
+    demand: Arc<AtomicBool>,
+}
+
+/// The state as of a log index, to be made durable.
+#[derive(Debug)]
+struct Flush {
+    job: FlushJob,
+    /// Everything up to this index is part of the job's state.
+    up_to: LogIndex,
 }
 
 impl Drop for Flusher {
@@ -31,8 +43,9 @@ impl Drop for Flusher {
 /// The importer's end.
 #[derive(Debug, Clone)]
 pub struct FlusherHandle {
-    jobs: SyncSender<FlushJob>,
+    jobs: SyncSender<Flush>,
     alive: Arc<AtomicBool>,
+    demand: Arc<AtomicBool>,
 }
 
 impl Flusher {
@@ -40,9 +53,11 @@ impl Flusher {
     pub fn new(ledger: Ledger, raft: RaftHandle) -> (FlusherHandle, Self) {
         let (sender, receiver) = sync_channel(1);
         let alive = Arc::new(AtomicBool::new(true));
+        let demand = Arc::new(AtomicBool::new(false));
         let handle = FlusherHandle {
             jobs: sender,
             alive: Arc::clone(&alive),
+            demand: Arc::clone(&demand),
         };
         (
             handle,
@@ -51,6 +66,7 @@ impl Flusher {
                 ledger,
                 raft,
                 alive,
+                demand,
             },
         )
     }
@@ -60,50 +76,95 @@ impl Flusher {
     /// # Errors
     /// [`Fatal`]: the process must end.
     pub fn run(self) -> Result<(), Fatal> {
-        while let Ok(job) = self.jobs.recv() {
-            self.flush(job)?;
+        loop {
+            match self.jobs.recv_timeout(DEMAND_PAUSE) {
+                Ok(Flush { job, up_to }) => self.flush(job, up_to)?,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            self.satisfy_demand()?;
         }
         if let Some(job) = self.ledger.state().flush_job() {
-            self.flush(job)?;
+            let up_to = self.applied();
+            self.flush(job, up_to)?;
         }
         self.ledger.blocks().barrier()?;
         Ok(())
     }
 
-    fn flush(&self, job: FlushJob) -> Result<(), Fatal> {
+    fn applied(&self) -> LogIndex {
+        LogIndex(*self.ledger.watch_applied().borrow())
+    }
+
+    /// Makes a manifest as of now, also when there is nothing to write: a member that was just added needs one that knows it.
+    fn satisfy_demand(&self) -> Result<(), Fatal> {
+        if !self.demand.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        // Before the state is looked at: whatever is applied up to here is in it.
+        let up_to = self.applied();
+        let state = self.ledger.state();
+        match state.flush_job() {
+            Some(job) => self.flush(job, up_to)?,
+            None if state.durable_height() == state.latest().height() => {
+                self.compact(state.durable_height(), up_to)?;
+            }
+            None => return Ok(()),
+        }
+        self.demand.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    fn flush(&self, job: FlushJob, up_to: LogIndex) -> Result<(), Fatal> {
         // Blocks first: the state must never be ahead of the blocks that explain it.
         self.ledger.blocks().barrier()?;
         let flushed = job.run().map_err(|e| Fatal::StateWrite {
             reason: e.to_string(),
         })?;
-        let height = flushed.height;
-        self.ledger.set_state_durable(height);
-        if let Some(block) = self.ledger.blocks().block(height)? {
-            let manifest = SnapshotManifest {
-                height,
-                hash: block.hash(),
-                state_root: block.block.header().state_root,
-            };
-            if block.raft_index > 0 {
-                self.raft
-                    .compact(LogIndex(block.raft_index), manifest.encoded().0);
-            }
+        self.ledger.set_state_durable(flushed.height);
+        self.compact(flushed.height, up_to)
+    }
+
+    /// Everything up to `up_to` is durable, and led to the block at `height`: ordering may forget it.
+    fn compact(&self, height: u64, up_to: LogIndex) -> Result<(), Fatal> {
+        let Some(block) = self.ledger.blocks().block(height)? else {
+            return Err(Fatal::Impossible(format!(
+                "block {height}, whose state is durable, is not in the store"
+            )));
+        };
+        let manifest = SnapshotManifest {
+            height,
+            hash: block.hash(),
+            state_root: block.block.header().state_root,
+        };
+        if up_to.0 > 0 {
+            self.raft.compact(up_to, manifest.encoded().0);
         }
         Ok(())
     }
 }
 
 impl FlusherHandle {
-    /// Hands the flusher a job if one is due; holds the importer back while the disk is far behind.
+    /// Asks for a manifest as of now or later, soon, however little there is to write.
+    pub fn demand(&self) {
+        self.demand.store(true, Ordering::Release);
+    }
+
+    /// Hands the flusher a job if one is due; holds the importer back while the disk is far behind. `applied` is the
+    /// last index that the state contains.
     ///
     /// # Errors
     /// [`Fatal::Impossible`] if the flusher is gone, which it is only after a failure of its own.
-    pub fn offer(&self, state: &Arc<StateStore>) -> Result<(), Fatal> {
+    pub fn offer(&self, state: &Arc<StateStore>, applied: LogIndex) -> Result<(), Fatal> {
         loop {
             if state.needs_flush()
                 && let Some(job) = state.flush_job()
             {
-                match self.jobs.try_send(job) {
+                let flush = Flush {
+                    job,
+                    up_to: applied,
+                };
+                match self.jobs.try_send(flush) {
                     Ok(()) | Err(TrySendError::Full(_)) => {}
                     Err(TrySendError::Disconnected(_)) => return Err(ended()),
                 }

@@ -1,14 +1,19 @@
 //! Takes what ordering committed, one entry after the other, and makes it the chain.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use alloy_primitives::{Address, B256, Bytes};
 use alloy_rlp::{Decodable as _, Encodable as _, RlpDecodable, RlpEncodable};
-use quorate_chain::{ExecutedRoots, ImportedBlock, RecoveredTransaction, SealedBlock, SharedBlock};
+use quorate_chain::{
+    ExecutedRoots, ImportedBlock, RecoveredTransaction, SealedBlock, SharedBlock, StoreError,
+};
 use quorate_pool::PoolHandle;
-use raft_adapter::{CommittedEntry, Delivery, InstalledSnapshot, LogIndex, RaftHandle};
+use raft_adapter::{
+    CommittedEntry, Delivery, InstalledSnapshot, LogIndex, MemberTable, RaftHandle,
+};
 use rayon::prelude::*;
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +24,11 @@ use crate::{Divergence, EngineConfig, ExecutedBlocks, Fatal, Ledger};
 
 /// So many blocks are asked for at once when this node is behind the log.
 const FETCH_BLOCKS: u32 = 256;
+/// More entries than a leader has blocks in flight, several times over: a chain that skips so many in a row is not the
+/// consortium's.
+const ASTRAY_MAX: u32 = 256;
+/// After so many attempts that brought no block, state snapshots are asked for (again).
+const SNAPSHOT_EVERY_ATTEMPTS: u32 = 16;
 /// Pause before the peers are asked again when none of them could help.
 const FETCH_PAUSE: Duration = Duration::from_millis(500);
 
@@ -51,6 +61,29 @@ pub trait BlockSource: Send {
     /// Encoded sealed blocks from `first` on, at most `count`, from whichever peer can help; `attempt` grows
     /// with every call that did not bring the chain forward, so that another peer is asked. Empty if none can.
     fn fetch(&mut self, first: u64, count: u32, attempt: u32) -> Vec<bytes::Bytes>;
+
+    /// A state snapshot above `head` lies ready to be installed when the node opens again: its height. It may lie above the
+    /// target, since the others go on. `None` if nobody has one, or the blocks should be fetched instead.
+    fn snapshot(&mut self, head: u64, target: &Target<'_>) -> Option<u64>;
+
+    /// The block at `height` is the one that the consortium ordered: a state snapshot that this node began with is right if it
+    /// lies no higher.
+    fn confirm_snapshot(&mut self, height: u64);
+
+    /// If this node began with a state snapshot that is not confirmed yet: it does not lead to the consortium's
+    /// chain. True if the stores from before are put back at the next start.
+    fn reject_snapshot(&mut self) -> bool;
+}
+
+/// Where a node that is behind the log has to get to.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    /// The block that ordering knows.
+    pub manifest: &'a SnapshotManifest,
+    /// The log index that it stands for.
+    pub index: u64,
+    /// Nobody could give the next block.
+    pub without_blocks: bool,
 }
 
 /// Owns the forward movement of the chain.
@@ -63,6 +96,8 @@ pub struct Importer {
     flusher: FlusherHandle,
     source: Box<dyn BlockSource>,
     cancel: CancellationToken,
+    /// Entries skipped since the last import.
+    astray: u32,
 }
 
 impl std::fmt::Debug for Importer {
@@ -99,6 +134,7 @@ impl Importer {
             flusher,
             source,
             cancel,
+            astray: 0,
         }
     }
 
@@ -108,27 +144,38 @@ impl Importer {
     /// [`Fatal`]: the process must end.
     pub fn run(mut self, deliveries: Receiver<Delivery>) -> Result<(), Fatal> {
         while let Ok(delivery) = deliveries.recv() {
-            let index = match delivery {
-                Delivery::Entry(entry) => {
-                    let index = entry.index;
-                    self.entry(entry)?;
-                    index
-                }
+            let index = delivery.index();
+            match delivery {
+                Delivery::Entry(entry) => self.entry(entry)?,
+                Delivery::Members(changed) => self.members(&changed.table)?,
                 Delivery::Snapshot(snapshot) => {
-                    let index = snapshot.index;
                     if !self.snapshot(&snapshot)? {
                         // The node is being stopped while it waits for peers: ordering ends next.
                         while deliveries.recv().is_ok() {}
                         return Ok(());
                     }
-                    index
                 }
-            };
-            self.ledger.set_applied(index.0);
+            }
+            // First to ordering: whoever sees the index below may ask for the log to be cut there.
             self.raft.applied(index);
-            // Only now: a flush lets the log be cut up to its height, which ordering must know to be applied.
-            self.flusher.offer(self.ledger.state())?;
+            self.ledger.set_applied(index.0);
+            self.flusher.offer(self.ledger.state(), index)?;
         }
+        Ok(())
+    }
+
+    /// Follows a membership change, and sees to it that a new member finds a manifest that knows of it.
+    fn members(&mut self, table: &MemberTable) -> Result<(), Fatal> {
+        self.ledger
+            .adopt_members(table)
+            .map_err(|e| Fatal::Impossible(e.to_string()))?;
+        tracing::info!(
+            index = table.index.0,
+            members = table.members.len(),
+            joint = table.is_joint(),
+            "membership changed"
+        );
+        self.flusher.demand();
         Ok(())
     }
 
@@ -145,26 +192,64 @@ impl Importer {
                         appended: entry.term.0,
                     });
                 }
-                self.rules().check(&block, &self.ledger.head())?;
+                self.check(&block, &self.ledger.head())?;
                 Ok(block)
             });
         match judged {
-            Ok(block) => self.import(block, entry.index.0),
+            Ok(block) => {
+                self.astray = 0;
+                self.import(block, entry.index.0)
+            }
+            Err(SkipReason::Parent { height, block, .. }) if self.holds(height, block)? => {
+                // Delivered again: this node opened with stores that are ahead of its log.
+                self.source.confirm_snapshot(height);
+                Ok(())
+            }
             Err(reason) => {
                 metrics::counter!("quorate_engine_skipped_total", "reason" => reason.label())
                     .increment(1);
                 tracing::info!(index = entry.index.0, term = entry.term.0, %reason, "committed entry skipped");
-                Ok(())
+                self.stray()
             }
         }
     }
 
-    fn rules(&self) -> Rules<'_> {
+    /// True if this is a block of the chain as this node has it.
+    fn holds(&self, height: u64, hash: B256) -> Result<bool, Fatal> {
+        if height > self.ledger.head().height() {
+            return Ok(false);
+        }
+        match self.ledger.blocks().hash_at(height) {
+            Ok(own) => Ok(own == Some(hash)),
+            // Too old to be compared.
+            Err(StoreError::Pruned { .. }) => Ok(true),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Notes a committed entry that does not extend the chain. Some are normal after a change of leader; if nothing else
+    /// comes, a state snapshot that this node began with was not of this chain.
+    fn stray(&mut self) -> Result<(), Fatal> {
+        self.astray += 1;
+        if self.astray >= ASTRAY_MAX && self.source.reject_snapshot() {
+            return Err(Fatal::Reopen(
+                "nothing that is ordered follows the installed state snapshot".into(),
+            ));
+        }
+        Ok(())
+    }
+
+    fn check(&self, block: &SealedBlock, parent: &ImportedBlock) -> Result<(), SkipReason> {
+        let sealers = self.ledger.sealers();
+        self.rules(&sealers).check(block, parent)
+    }
+
+    fn rules<'a>(&'a self, sealers: &'a BTreeSet<Address>) -> Rules<'a> {
         Rules {
             spec: self.ledger.spec(),
             limits: self.ledger.block_limits(),
             gas_limit: self.ledger.gas_limit(),
-            members: self.ledger.members(),
+            sealers,
         }
     }
 
@@ -235,9 +320,10 @@ impl Importer {
             gas_used: outcome.gas_used,
         };
         let senders: Vec<Address> = recovered.iter().map(RecoveredTransaction::sender).collect();
-        let ours = self
-            .rules()
-            .expected_header(block, recovered, &outcome.receipts, executed);
+        let sealers = self.ledger.sealers();
+        let ours =
+            self.rules(&sealers)
+                .expected_header(block, recovered, &outcome.receipts, executed);
         if let Some((what, ours, theirs)) = first_difference(&ours, block.header()) {
             return Err(self.diverged(block, what, ours, theirs));
         }
@@ -306,21 +392,45 @@ impl Importer {
     }
 
     /// This member is behind the log: fetch blocks up to the manifest's, verify and import each. Blocks come
-    /// from peers, so nothing in them is believed that seal, parent and execution do not prove.
+    /// from peers, so nothing in them is believed that seal, parent and execution do not prove. False if the node is
+    /// being stopped.
     fn snapshot(&mut self, snapshot: &InstalledSnapshot) -> Result<bool, Fatal> {
         let manifest = SnapshotManifest::decoded(&snapshot.manifest)?;
-        tracing::info!(
-            from = self.ledger.head().height(),
-            to = manifest.height,
-            "behind the log: fetching blocks"
-        );
+        self.members(&snapshot.table)?;
+        let from = self.ledger.head().height();
+        if from < manifest.height {
+            tracing::info!(from, to = manifest.height, "behind the log");
+        }
         let mut attempt = 0u32;
+        let mut fruitless = 0u32;
+        // Blocks came that do not follow: somebody is of another chain, perhaps this node.
+        let mut refused = false;
         while self.ledger.head().height() < manifest.height {
             if self.cancel.is_cancelled() {
                 return Ok(false);
             }
             let head = self.ledger.head();
+            if fruitless.is_multiple_of(SNAPSHOT_EVERY_ATTEMPTS) {
+                let without_blocks = fruitless > 0;
+                if refused && self.source.reject_snapshot() {
+                    return Err(Fatal::Reopen(format!(
+                        "nobody's blocks follow {}, where the installed state snapshot ends",
+                        head.height()
+                    )));
+                }
+                let target = Target {
+                    manifest: &manifest,
+                    index: snapshot.index.0,
+                    without_blocks,
+                };
+                if let Some(height) = self.source.snapshot(head.height(), &target) {
+                    return Err(Fatal::Reopen(format!(
+                        "a state snapshot at {height} is ready"
+                    )));
+                }
+            }
             let blocks = self.source.fetch(head.height() + 1, FETCH_BLOCKS, attempt);
+            let came = !blocks.is_empty();
             let mut progressed = false;
             for encoded in blocks {
                 if self.cancel.is_cancelled() {
@@ -333,24 +443,43 @@ impl Importer {
                 }
             }
             if progressed {
-                attempt = 0;
+                // Whoever has begun with blocks goes on with blocks.
+                (attempt, fruitless, refused) = (0, 1, false);
             } else {
+                refused |= came;
                 attempt = attempt.saturating_add(1);
-                std::thread::sleep(FETCH_PAUSE);
+                fruitless = fruitless.saturating_add(1);
+                self.pause();
             }
         }
-        let reached = self
-            .ledger
-            .block(manifest.height)?
-            .map(|block| block.hash());
+        let reached = match self.ledger.blocks().hash_at(manifest.height) {
+            // It was compared when it was the head, before it was dropped.
+            Err(StoreError::Pruned { .. }) => Some(manifest.hash),
+            found => found?,
+        };
         if reached != Some(manifest.hash) {
+            if self.source.reject_snapshot() {
+                return Err(Fatal::Reopen(format!(
+                    "block {} is {reached:?} here, the consortium's is {}",
+                    manifest.height, manifest.hash
+                )));
+            }
             return Err(Fatal::Impossible(format!(
                 "block {} is {reached:?} here, the consortium's snapshot says {}",
                 manifest.height, manifest.hash
             )));
         }
+        self.source.confirm_snapshot(manifest.height);
         tracing::info!(height = manifest.height, "caught up with the snapshot");
         Ok(true)
+    }
+
+    /// Waits before peers are asked again, but no longer than the node runs.
+    fn pause(&self) {
+        let until = Instant::now() + FETCH_PAUSE;
+        while Instant::now() < until && !self.cancel.is_cancelled() {
+            std::thread::sleep(FETCH_PAUSE / 10);
+        }
     }
 
     fn fetched(
@@ -372,7 +501,7 @@ impl Importer {
         if block.height() > manifest.height {
             return Ok(false);
         }
-        if let Err(reason) = self.rules().check(&block, &head) {
+        if let Err(reason) = self.check(&block, &head) {
             return refused(reason.to_string());
         }
         if block.height() == manifest.height && block.hash() != manifest.hash {
@@ -391,7 +520,7 @@ impl Importer {
         let last = block.height() == manifest.height;
         self.import(block, index)?;
         if !last {
-            self.flusher.offer(self.ledger.state())?;
+            self.flusher.offer(self.ledger.state(), LogIndex(index))?;
         }
         Ok(true)
     }

@@ -1,16 +1,22 @@
 //! The chain as everyone may read it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use alloy_primitives::B256;
+use alloy_primitives::{Address, B256};
+use parking_lot::RwLock;
 use quorate_chain::{
-    BlockLimits, BlockStore, ChainSpec, Genesis, Member, SharedBlock, StoreError,
+    BlockLimits, BlockStore, ChainSpec, Genesis, PruneReport, SharedBlock, StoreError,
     TransactionLocation,
 };
 use quorate_evm::{BlockContext, BlockHashes};
 use quorate_state::{HistoryError, Snapshot, StateStore};
+use raft_adapter::MemberTable;
 use tokio::sync::{broadcast, watch};
+
+use crate::Fatal;
+use crate::membership::{DetailsError, sealers_of};
 
 /// Events kept for a slow subscriber. One that lags further is told so by its receiver and reads what it
 /// missed from the store by height.
@@ -34,7 +40,8 @@ struct Shared {
     spec: ChainSpec,
     limits: BlockLimits,
     gas_limit: u64,
-    members: Vec<Member>,
+    /// Nodes whose seals are accepted: everyone who is or was a member.
+    sealers: RwLock<Arc<BTreeSet<Address>>>,
     blocks: Arc<BlockStore>,
     state: Arc<StateStore>,
     head: watch::Sender<u64>,
@@ -53,7 +60,13 @@ impl Ledger {
                 spec: genesis.spec().clone(),
                 limits: genesis.block_limits(),
                 gas_limit: genesis.gas_limit(),
-                members: genesis.members().to_vec(),
+                sealers: RwLock::new(Arc::new(
+                    genesis
+                        .members()
+                        .iter()
+                        .map(|m| m.node_id.address())
+                        .collect(),
+                )),
                 head: watch::Sender::new(head.height()),
                 applied: watch::Sender::new(head.raft_index),
                 events: broadcast::Sender::new(EVENTS),
@@ -79,9 +92,23 @@ impl Ledger {
         self.shared.limits
     }
 
-    /// The members of the consortium.
-    pub fn members(&self) -> &[Member] {
-        &self.shared.members
+    /// Takes over who is, and who ever was, a member.
+    ///
+    /// # Errors
+    /// [`DetailsError`]: the table is not one of this chain; then nothing changes.
+    pub fn adopt_members(&self, table: &MemberTable) -> Result<(), DetailsError> {
+        let sealers = sealers_of(table)?;
+        *self.shared.sealers.write() = Arc::new(sealers);
+        Ok(())
+    }
+
+    /// True if this node is, or ever was, a member: others' blocks are not accepted.
+    pub fn is_sealer(&self, node: &Address) -> bool {
+        self.shared.sealers.read().contains(node)
+    }
+
+    pub(crate) fn sealers(&self) -> Arc<BTreeSet<Address>> {
+        Arc::clone(&self.shared.sealers.read())
     }
 
     /// Block 0.
@@ -177,6 +204,22 @@ impl Ledger {
         }
     }
 
+    /// Lowest height above 0 whose block is held.
+    pub fn base(&self) -> u64 {
+        self.shared.blocks.base()
+    }
+
+    /// Drops blocks, receipts and old state below `below`, but never what is needed to open again. While the node runs.
+    ///
+    /// # Errors
+    /// [`Fatal`]: a store failed.
+    pub fn prune(&self, below: u64) -> Result<PruneReport, Fatal> {
+        let below = below.min(self.shared.state.durable_height());
+        let report = self.shared.blocks.prune(below)?;
+        self.shared.state.prune_history(report.base)?;
+        Ok(report)
+    }
+
     pub(crate) fn blocks(&self) -> &Arc<BlockStore> {
         &self.shared.blocks
     }
@@ -219,10 +262,6 @@ impl BlockHashes for ChainHashes {
         if let Some((_, hash)) = self.pending.iter().find(|(h, _)| *h == height) {
             return Some(*hash);
         }
-        self.blocks
-            .block(height)
-            .ok()
-            .flatten()
-            .map(|block| block.hash())
+        self.blocks.hash_at(height).ok().flatten()
     }
 }

@@ -31,16 +31,22 @@ mod executed;
 mod flusher;
 mod importer;
 mod ledger;
+mod membership;
 mod minter;
+pub mod offline;
+pub mod snapshots;
 mod start;
+#[cfg(test)]
+mod test_chain;
 mod verify;
 
 pub use config::{EngineConfig, MinterConfig};
 pub use error::{Divergence, Fatal};
 pub use executed::ExecutedBlocks;
 pub use flusher::{Flusher, FlusherHandle};
-pub use importer::{BlockSource, Importer, SnapshotManifest};
+pub use importer::{BlockSource, Importer, SnapshotManifest, Target};
 pub use ledger::{ChainEvent, ChainHashes, Ledger};
+pub use membership::{DetailsError, MemberDetails, members_of, removed_of};
 pub use minter::Minter;
 pub use start::catch_up_state;
 pub use verify::SkipReason;

@@ -1,11 +1,12 @@
 //! Judging a committed entry. Everything here depends on the entry and the chain alone, so that every member
 //! comes to the same answer.
 
+use std::collections::BTreeSet;
+
 use alloy_consensus::proofs::calculate_transaction_root;
 use alloy_primitives::{Address, B256, U256};
 use quorate_chain::{
-    BlockLimits, BlockTemplate, ChainSpec, DraftBlock, ExecutedRoots, ImportedBlock, Member,
-    SealedBlock,
+    BlockLimits, BlockTemplate, ChainSpec, DraftBlock, ExecutedRoots, ImportedBlock, SealedBlock,
 };
 
 /// Longest `extraData`; web3.py refuses more.
@@ -30,6 +31,8 @@ pub enum SkipReason {
     Parent {
         /// Height of the block.
         height: u64,
+        /// Its hash.
+        block: B256,
         /// Its parent.
         parent: B256,
         /// Hash of the head.
@@ -76,7 +79,7 @@ pub(crate) struct Rules<'a> {
     pub(crate) spec: &'a ChainSpec,
     pub(crate) limits: BlockLimits,
     pub(crate) gas_limit: u64,
-    pub(crate) members: &'a [Member],
+    pub(crate) sealers: &'a BTreeSet<Address>,
 }
 
 impl Rules<'_> {
@@ -90,15 +93,13 @@ impl Rules<'_> {
         if header.parent_hash != parent.hash() || header.number != parent.height() + 1 {
             return Err(SkipReason::Parent {
                 height: header.number,
+                block: block.hash(),
                 parent: header.parent_hash,
                 head: parent.hash(),
             });
         }
         let signer = block.seal().signer(block.hash());
-        let is_member = self
-            .members
-            .iter()
-            .any(|m| Some(m.node_id.address()) == signer);
+        let is_member = signer.is_some_and(|signer| self.sealers.contains(&signer));
         if signer != Some(header.beneficiary) || !is_member {
             return Err(SkipReason::Seal {
                 signer,

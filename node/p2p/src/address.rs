@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeSet,
-    fmt,
+    fmt, io,
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -13,10 +13,10 @@ use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use crate::error::AddressError;
 
 /// Most IP addresses tried in one dial of one member.
-pub(crate) const ADDRESSES_PER_DIAL: usize = 16;
+pub(crate) const ADDRESSES_PER_DIAL: usize = 32;
 
 /// Longest text that is looked at.
-const TEXT_BYTES_MAX: usize = 512;
+pub(crate) const TEXT_BYTES_MAX: usize = 512;
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Host {
@@ -41,23 +41,39 @@ pub(crate) struct DialAddress {
 impl DialAddress {
     /// Reads a multiaddr or `host:port`. `owner` is the peer a trailing `/p2p/…` must name.
     pub(crate) fn parse(text: &str, owner: &PeerId) -> Result<Self, AddressError> {
-        let address = || text.chars().take(TEXT_BYTES_MAX).collect::<String>();
-        if text.len() > TEXT_BYTES_MAX {
-            return Err(AddressError::Malformed { address: address() });
+        match Self::parse_with_peer(text)? {
+            (_address, Some(peer)) if peer != *owner => Err(AddressError::OtherPeer {
+                address: text.to_owned(),
+                got: peer.to_string(),
+                expected: owner.to_string(),
+            }),
+            (address, _peer) => Ok(address),
         }
-        let parsed = if text.starts_with('/') {
-            Self::from_multiaddr(text, owner)?
+    }
+
+    /// Reads a multiaddr or `host:port`, either with the peer that a trailing `/p2p/…` names.
+    pub(crate) fn parse_with_peer(text: &str) -> Result<(Self, Option<PeerId>), AddressError> {
+        let address = || text.chars().take(TEXT_BYTES_MAX).collect::<String>();
+        let malformed = || AddressError::Malformed { address: address() };
+        if text.len() > TEXT_BYTES_MAX {
+            return Err(malformed());
+        }
+        let (parsed, peer) = if text.starts_with('/') {
+            Self::from_multiaddr(text)?
         } else {
-            Self::from_host_port(text)
-                .ok_or_else(|| AddressError::Malformed { address: address() })?
+            let (host, peer) = match text.split_once("/p2p/") {
+                Some((host, peer)) => (host, Some(peer.parse().map_err(|_error| malformed())?)),
+                None => (text, None),
+            };
+            (Self::from_host_port(host).ok_or_else(malformed)?, peer)
         };
         if parsed.port == 0 {
             return Err(AddressError::PortZero { address: address() });
         }
-        Ok(parsed)
+        Ok((parsed, peer))
     }
 
-    fn from_multiaddr(text: &str, owner: &PeerId) -> Result<Self, AddressError> {
+    fn from_multiaddr(text: &str) -> Result<(Self, Option<PeerId>), AddressError> {
         let malformed = || AddressError::Malformed {
             address: text.to_owned(),
         };
@@ -77,22 +93,15 @@ impl DialAddress {
         let Some(Protocol::Tcp(port)) = parts.next() else {
             return Err(unsupported());
         };
-        match parts.next() {
-            None => {}
-            Some(Protocol::P2p(peer)) if peer == *owner => {}
-            Some(Protocol::P2p(peer)) => {
-                return Err(AddressError::OtherPeer {
-                    address: text.to_owned(),
-                    got: peer.to_string(),
-                    expected: owner.to_string(),
-                });
-            }
+        let peer = match parts.next() {
+            None => None,
+            Some(Protocol::P2p(peer)) => Some(peer),
             Some(_) => return Err(unsupported()),
-        }
+        };
         if parts.next().is_some() {
             return Err(unsupported());
         }
-        Ok(Self { host, port })
+        Ok((Self { host, port }, peer))
     }
 
     fn from_host_port(text: &str) -> Option<Self> {
@@ -117,14 +126,29 @@ impl DialAddress {
         })
     }
 
+    /// True if it is worth telling others: an IP address that is neither unspecified nor of one link only.
+    pub(crate) fn is_announceable(&self) -> bool {
+        match &self.host {
+            Host::Ip(IpAddr::V6(ip)) => !ip.is_unspecified() && !ip.is_unicast_link_local(),
+            Host::Ip(IpAddr::V4(ip)) => !ip.is_unspecified() && !ip.is_link_local(),
+            Host::Name(..) => true,
+        }
+    }
+
+    /// True if it leads nowhere but to the machine itself.
+    pub(crate) fn is_loopback(&self) -> bool {
+        matches!(&self.host, Host::Ip(ip) if ip.is_loopback())
+    }
+
     /// The IP addresses behind it now.
-    async fn resolve(&self) -> std::io::Result<Vec<SocketAddr>> {
+    pub(crate) async fn resolve(&self, resolver: &Resolver) -> io::Result<Vec<SocketAddr>> {
         let (name, family) = match &self.host {
             Host::Ip(ip) => return Ok(vec![SocketAddr::new(*ip, self.port)]),
             Host::Name(name, family) => (name, family),
         };
-        let found = tokio::net::lookup_host((name.as_str(), self.port)).await?;
+        let found = resolver.look_up(name, self.port).await?;
         Ok(found
+            .into_iter()
             .filter(|socket| match family {
                 Family::Any => true,
                 Family::V4 => socket.is_ipv4(),
@@ -147,15 +171,43 @@ impl fmt::Display for DialAddress {
     }
 }
 
+/// What a test says that a name leads to.
+#[cfg(test)]
+pub(crate) type Script = std::sync::Arc<dyn Fn(&str) -> Vec<SocketAddr> + Send + Sync>;
+
+/// Turns names into addresses, anew each time it is asked.
+#[derive(Clone)]
+pub(crate) enum Resolver {
+    /// The system's, which asks what the system asks: hosts file, DNS.
+    System,
+    /// What a test says.
+    #[cfg(test)]
+    Scripted(Script),
+}
+
+impl Resolver {
+    async fn look_up(&self, name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        match self {
+            Self::System => Ok(tokio::net::lookup_host((name, port)).await?.collect()),
+            #[cfg(test)]
+            Self::Scripted(script) => Ok(script(name)),
+        }
+    }
+}
+
 /// The multiaddr of a socket address.
 pub(crate) fn multiaddr_of(socket: SocketAddr) -> Multiaddr {
     Multiaddr::from(socket.ip()).with(Protocol::Tcp(socket.port()))
 }
 
 /// Resolves all addresses of a member, in their order, without doubles, at most [`ADDRESSES_PER_DIAL`].
-pub(crate) async fn resolve_all(addresses: &[DialAddress], limit: Duration) -> Vec<Multiaddr> {
+pub(crate) async fn resolve_all(
+    addresses: &[DialAddress],
+    resolver: &Resolver,
+    limit: Duration,
+) -> Vec<Multiaddr> {
     let lookups = addresses.iter().map(|address| async move {
-        match tokio::time::timeout(limit, address.resolve()).await {
+        match tokio::time::timeout(limit, address.resolve(resolver)).await {
             Ok(Ok(sockets)) => sockets,
             Ok(Err(error)) => {
                 tracing::debug!(%address, %error, "cannot resolve a member's address");
@@ -246,6 +298,13 @@ mod tests {
         let (owner, other) = (PeerId::random(), PeerId::random());
         let text = format!("/ip4/1.2.3.4/tcp/5/p2p/{owner}");
         assert!(DialAddress::parse(&text, &owner).is_ok());
+        let (address, peer) =
+            DialAddress::parse_with_peer(&format!("node-2:5/p2p/{owner}")).unwrap();
+        assert_eq!(
+            (address.to_string().as_str(), peer),
+            ("/dns/node-2/tcp/5", Some(owner))
+        );
+        assert!(DialAddress::parse_with_peer("node-2:5/p2p/somebody").is_err());
         assert!(matches!(
             DialAddress::parse(&text, &other),
             Err(AddressError::OtherPeer { .. })
@@ -264,7 +323,7 @@ mod tests {
         .iter()
         .map(|text| DialAddress::parse(text, &owner).unwrap())
         .collect();
-        let found = resolve_all(&addresses, Duration::from_secs(20)).await;
+        let found = resolve_all(&addresses, &Resolver::System, Duration::from_secs(20)).await;
         let found: Vec<_> = found.iter().map(ToString::to_string).collect();
         assert_eq!(found, ["/ip4/127.0.0.1/tcp/1", "/ip6/::1/tcp/3"]);
     }

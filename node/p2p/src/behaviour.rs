@@ -12,17 +12,19 @@ use libp2p::{
         self, IdentTopic, MessageAuthenticity, MessageId, ValidationMode,
         WhitelistSubscriptionFilter,
     },
-    identify, identity, noise, ping,
-    swarm::{self, NetworkBehaviour},
-    tcp, yamux,
+    identify, identity, mdns, noise, ping,
+    swarm::{self, NetworkBehaviour, behaviour::toggle::Toggle},
+    tcp,
 };
 
 use crate::{
     config::{Config, Limits, MEMBERS_MAX, Timing},
+    directory::Directory,
+    entry::Entry,
     error::StartError,
+    gate::Gate,
     gossip_behaviour::{Gossip, Inner},
-    handshake::{Gate, Handshake},
-    streams,
+    handshake_limit, streams,
 };
 
 /// Members in a gossip mesh; with fewer, the mesh is everybody.
@@ -40,11 +42,14 @@ const GOSSIP_ENVELOPE_BYTES: usize = 64 << 10;
 #[derive(NetworkBehaviour)]
 pub(crate) struct Behaviour {
     pub(crate) allowed: allow_block_list::Behaviour<AllowedPeers>,
-    limits: connection_limits::Behaviour,
+    pub(crate) limits: connection_limits::Behaviour,
+    handshakes: handshake_limit::Behaviour,
     pub(crate) streams: streams::Behaviour,
     ping: ping::Behaviour,
     identify: identify::Behaviour,
     pub(crate) gossip: Gossip,
+    pub(crate) directory: Directory,
+    mdns: Toggle<mdns::tokio::Behaviour>,
 }
 
 /// The gossip topic of a chain: one for all transactions.
@@ -83,19 +88,19 @@ fn gossip(topic: &IdentTopic, limits: &Limits, heartbeat: Duration) -> Result<Go
     gossip
         .subscribe(topic)
         .map_err(|error| StartError::Transport(format!("{error:?}")))?;
-    Ok(Gossip(gossip))
+    Ok(Gossip::new(gossip))
 }
 
-fn connection_limits(limits: &Limits) -> connection_limits::Behaviour {
-    let established = u32::try_from(MEMBERS_MAX)
+/// Limits for a table of so many other members.
+pub(crate) fn connection_limits(limits: &Limits, members: usize) -> ConnectionLimits {
+    // One more: a member that is being told that it was removed is still there.
+    let established = u32::try_from(members.min(MEMBERS_MAX).saturating_add(1))
         .unwrap_or(u32::MAX)
         .saturating_mul(limits.connections_per_member);
-    connection_limits::Behaviour::new(
-        ConnectionLimits::default()
-            .with_max_pending_incoming(Some(limits.handshakes_max))
-            .with_max_established_per_peer(Some(limits.connections_per_member))
-            .with_max_established(Some(established)),
-    )
+    ConnectionLimits::default()
+        .with_max_pending_incoming(Some(limits.handshakes_max))
+        .with_max_established_per_peer(Some(limits.connections_per_member))
+        .with_max_established(Some(established))
 }
 
 /// Transport, protocols and swarm of this node.
@@ -111,8 +116,8 @@ pub(crate) fn swarm(
     // TCP_NODELAY is the default of this transport; heartbeats depend on it, so it is said again.
     let transport = tcp::tokio::Transport::new(tcp::Config::new().nodelay(true))
         .upgrade(Version::V1Lazy)
-        .authenticate(Handshake::new(noise, gate))
-        .multiplex(yamux::Config::default())
+        .authenticate(noise)
+        .multiplex_ext(move |peer, endpoint| Entry::new(Arc::clone(&gate), *peer, endpoint))
         .timeout(timing.handshake_timeout)
         .boxed();
     let identify = identify::Config::new("quorate/1".to_owned(), keypair.public())
@@ -122,21 +127,28 @@ pub(crate) fn swarm(
     let ping = ping::Config::new()
         .with_interval(timing.ping_interval)
         .with_timeout(timing.ping_timeout);
+    let own = keypair.public().to_peer_id();
+    let mdns = config
+        .mdns
+        .then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), own))
+        .transpose()
+        .map_err(|error| StartError::Transport(format!("mdns: {error}")))?;
     let behaviour = Behaviour {
         allowed: allow_block_list::Behaviour::default(),
-        limits: connection_limits(&config.limits),
+        limits: connection_limits::Behaviour::new(connection_limits(
+            &config.limits,
+            config.members.len(),
+        )),
+        handshakes: handshake_limit::Behaviour::new(config.limits.handshakes_per_address),
         streams: streams::Behaviour::new(timing.open_timeout),
         ping: ping::Behaviour::new(ping),
         identify: identify::Behaviour::new(identify),
         gossip: gossip(topic, &config.limits, timing.gossip_heartbeat)?,
+        directory: Directory::new(own, config.genesis_hash, timing),
+        mdns: mdns.into(),
     };
     let swarm_config = swarm::Config::with_tokio_executor()
         // One round trip less per request: the protocol's name travels with the first bytes.
         .with_substream_upgrade_protocol_override(Version::V1Lazy);
-    Ok(Swarm::new(
-        transport,
-        behaviour,
-        keypair.public().to_peer_id(),
-        swarm_config,
-    ))
+    Ok(Swarm::new(transport, behaviour, own, swarm_config))
 }

@@ -1,11 +1,16 @@
 //! What the network needs to know. Keys, members and chain identity come from the node; limits and times have defaults.
 
-use std::{fmt, net::SocketAddr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::SocketAddr,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use crate::error::ConfigError;
 
 /// Version of everything members say to each other. Members of different versions refuse each other in the hello.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;
 
 /// Most members in one table, this node included. Connection limits are derived from it.
 pub(crate) const MEMBERS_MAX: usize = 256;
@@ -42,6 +47,20 @@ pub struct Config {
     pub protocol_version: u16,
     /// Name and version shown to other members, at most 128 bytes.
     pub agent_version: String,
+    /// Identity of this node's Raft log, made up when the log was created and said in the hello; zeros mean none. A
+    /// member that comes back with another log has lost what it promised, and is refused by those who knew the old one.
+    pub log_id: [u8; 16],
+    /// Logs of other members when they were last seen (`PeerEvent::LogSeen`), by raft id. Zeros count as unknown.
+    pub known_logs: BTreeMap<u64, [u8; 16]>,
+    /// Addresses under which others reach us, announced to them, at most 8. Empty: those on which we listen, without
+    /// unspecified ones, and without loopback unless there is nothing else.
+    pub announce: Vec<String>,
+    /// Orders the announcements of this node: each start needs a greater one than the last, unix milliseconds for example.
+    pub announce_sequence: u64,
+    /// True: look for members on the local network by multicast DNS.
+    pub mdns: bool,
+    /// Raft ids that were members once. They are told so when they knock.
+    pub removed: Vec<u64>,
     /// Sizes.
     pub limits: Limits,
     /// Times.
@@ -67,10 +86,24 @@ impl Config {
             genesis_hash,
             protocol_version: PROTOCOL_VERSION,
             agent_version: concat!("quorate/", env!("CARGO_PKG_VERSION")).to_owned(),
+            log_id: [0; 16],
+            known_logs: BTreeMap::new(),
+            announce: Vec::new(),
+            announce_sequence: unix_milliseconds(),
+            mdns: false,
+            removed: Vec::new(),
             limits: Limits::default(),
             timing: Timing::default(),
         }
     }
+}
+
+/// Milliseconds since 1970; 0 if the clock stands before that.
+pub(crate) fn unix_milliseconds() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |time| {
+        u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+    })
 }
 
 impl fmt::Debug for Config {
@@ -82,6 +115,9 @@ impl fmt::Debug for Config {
             .field("members", &self.members)
             .field("chain_id", &self.chain_id)
             .field("genesis_hash", &hex::encode(self.genesis_hash))
+            .field("log_id", &hex::encode(self.log_id))
+            .field("announce", &self.announce)
+            .field("removed", &self.removed)
             .field("limits", &self.limits)
             .field("timing", &self.timing)
             .finish_non_exhaustive()
@@ -106,8 +142,10 @@ pub struct Limits {
     pub transaction_lane_batches: usize,
     /// Bytes of them, same policy. Default 64 MiB; at least `gossip_message_bytes_max`.
     pub transaction_lane_bytes: usize,
-    /// Requests waiting for the application; when full, requesters wait. Default 32.
+    /// Requests for bulk (blocks, snapshots) waiting for the application; when full, requesters wait. Default 32.
     pub request_lane: usize,
+    /// Requests about membership and admission waiting for the application, same policy. Default 32.
+    pub control_lane: usize,
     /// A gossip message is sent as soon as it holds this much. Default 64 KiB.
     pub gossip_batch_bytes: usize,
     /// Largest gossip message, so also the largest transaction. Default 2 MiB.
@@ -124,8 +162,20 @@ pub struct Limits {
     pub fetch_bytes_max: usize,
     /// Fetches under way per member and direction, policy as for forwards. Default 4.
     pub fetches_per_member: usize,
+    /// Queries about membership under way per member and direction, policy as for forwards. Default 4.
+    pub memberships_per_member: usize,
+    /// Snapshot queries under way per member and direction, policy as for forwards. Default 2.
+    pub snapshots_per_member: usize,
     /// Inbound connections that have not finished their handshake; more are refused. Default 128.
     pub handshakes_max: u32,
+    /// The same from one IP address. Default 32: members behind one address fit, one flooding host does not fill all.
+    pub handshakes_per_address: u32,
+    /// Strangers that are being heard (applicants for admission above all) at once; more are told "busy". Default 4.
+    pub strangers_max: usize,
+    /// The same from one IP address. Default 2.
+    pub strangers_per_address: usize,
+    /// Strangers heard per minute from one IP address, and eight times as many from all together. Default 120.
+    pub strangers_per_minute: u32,
     /// Established connections per member; more are refused. Default 4: one is normal, the rest is for stale ones.
     pub connections_per_member: u32,
 }
@@ -141,6 +191,7 @@ impl Default for Limits {
             transaction_lane_batches: 1_024,
             transaction_lane_bytes: 64 << 20,
             request_lane: 32,
+            control_lane: 32,
             gossip_batch_bytes: 64 << 10,
             gossip_message_bytes_max: 2 << 20,
             gossip_queue_calls: 4_096,
@@ -149,7 +200,13 @@ impl Default for Limits {
             forwards_per_member: 32,
             fetch_bytes_max: 8 << 20,
             fetches_per_member: 4,
+            memberships_per_member: 4,
+            snapshots_per_member: 2,
             handshakes_max: 128,
+            handshakes_per_address: 32,
+            strangers_max: 4,
+            strangers_per_address: 2,
+            strangers_per_minute: 120,
             connections_per_member: 4,
         }
     }
@@ -178,6 +235,11 @@ pub struct Timing {
     pub frame_timeout: Duration,
     /// A forward or fetch as a whole. Default 15 s.
     pub request_timeout: Duration,
+    /// A membership or snapshot query as a whole. Default 30 s.
+    pub query_timeout: Duration,
+    /// Hearing a stranger: its application, and our answer to it. An admission's content, which is large, may take six
+    /// times as long. Default 10 s.
+    pub stranger_timeout: Duration,
     /// Between pings. Default 5 s.
     pub ping_interval: Duration,
     /// A ping unanswered for so long closes the connection. Default 10 s.
@@ -197,6 +259,8 @@ impl Default for Timing {
             open_timeout: Duration::from_secs(5),
             frame_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(15),
+            query_timeout: Duration::from_secs(30),
+            stranger_timeout: Duration::from_secs(10),
             ping_interval: Duration::from_secs(5),
             ping_timeout: Duration::from_secs(10),
         }
@@ -214,7 +278,7 @@ impl Config {
         let frame = l.frame_bytes_max as u64;
         let gossip = l.gossip_message_bytes_max as u64;
         // Every lane must hold its largest item, or that item could never pass. 1 GiB keeps the sums inside u32.
-        let sizes: [(&'static str, u64, u64, u64); 19] = [
+        let sizes: [(&'static str, u64, u64, u64); 26] = [
             ("limits.frame_bytes_max", frame, 64 * KIB, 256 * MIB),
             (
                 "limits.raft_outbox_messages",
@@ -308,6 +372,38 @@ impl Config {
                 2,
                 16,
             ),
+            ("limits.control_lane", l.control_lane as u64, 1, 1 << 16),
+            (
+                "limits.memberships_per_member",
+                l.memberships_per_member as u64,
+                1,
+                64,
+            ),
+            (
+                "limits.snapshots_per_member",
+                l.snapshots_per_member as u64,
+                1,
+                64,
+            ),
+            (
+                "limits.handshakes_per_address",
+                u64::from(l.handshakes_per_address),
+                1,
+                u64::from(l.handshakes_max),
+            ),
+            ("limits.strangers_max", l.strangers_max as u64, 1, 64),
+            (
+                "limits.strangers_per_address",
+                l.strangers_per_address as u64,
+                1,
+                64,
+            ),
+            (
+                "limits.strangers_per_minute",
+                u64::from(l.strangers_per_minute),
+                1,
+                1 << 20,
+            ),
             (
                 "agent_version (bytes)",
                 self.agent_version.len() as u64,
@@ -327,6 +423,8 @@ impl Config {
             ("timing.open_timeout", t.open_timeout),
             ("timing.frame_timeout", t.frame_timeout),
             ("timing.request_timeout", t.request_timeout),
+            ("timing.query_timeout", t.query_timeout),
+            ("timing.stranger_timeout", t.stranger_timeout),
             ("timing.ping_interval", t.ping_interval),
             ("timing.ping_timeout", t.ping_timeout),
         ]

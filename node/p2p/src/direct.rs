@@ -1,4 +1,5 @@
-//! Questions to one member: a stream per question, one frame each way. Forwarded transactions and block fetches.
+//! Questions to one member: a stream per question, one frame each way. Forwarded transactions, block fetches, queries, and
+//! what members tell each other about themselves.
 
 use std::time::Duration;
 
@@ -11,15 +12,16 @@ use tokio::{
 };
 
 use crate::{
+    announcement::ANNOUNCEMENT_BYTES_MAX,
     config::{Limits, Timing},
     error::RequestError,
-    events::{Acknowledgement, Request, TransactionBatch},
+    events::{Acknowledgement, QueryKind, Request, TransactionBatch},
     frame::{self, FrameError, FrameReader},
     handle::{Opened, StreamOpener},
     lane::Lane,
     metrics,
     streams::Channel,
-    wire::{self, Status},
+    wire::{self, Control, Status},
 };
 
 /// Most bytes of a question about blocks.
@@ -116,6 +118,13 @@ impl ServeError {
     }
 }
 
+/// A control message as it arrived.
+#[derive(Debug)]
+pub(crate) struct Heard {
+    pub(crate) from: u64,
+    pub(crate) message: Control,
+}
+
 /// Answers the questions of one member.
 #[derive(Debug, Clone)]
 pub(crate) struct Server {
@@ -123,7 +132,12 @@ pub(crate) struct Server {
     pub(crate) limits: Limits,
     pub(crate) timing: Timing,
     pub(crate) transactions: Lane<TransactionBatch>,
+    /// Bulk.
     pub(crate) requests: mpsc::Sender<Request>,
+    /// Membership.
+    pub(crate) control: mpsc::Sender<Request>,
+    /// To the network task.
+    pub(crate) heard: mpsc::Sender<Heard>,
 }
 
 impl Server {
@@ -143,6 +157,9 @@ impl Server {
         let body_bytes_max = match channel {
             Channel::Forward => self.limits.forward_bytes_max,
             Channel::Blocks | Channel::Raft => BLOCKS_REQUEST_BYTES_MAX,
+            Channel::Membership => QueryKind::Membership.body_bytes_max(),
+            Channel::Snapshot => QueryKind::Snapshot.body_bytes_max(),
+            Channel::Control => 1 + ANNOUNCEMENT_BYTES_MAX,
         };
         let mut reader = FrameReader::new(stream, body_bytes_max, self.timing.frame_timeout);
         let body = reader.only().await?;
@@ -150,6 +167,9 @@ impl Server {
         let answer = match channel {
             Channel::Forward => self.forward(body).await?,
             Channel::Blocks | Channel::Raft => self.blocks(body).await?,
+            Channel::Membership => self.query(QueryKind::Membership, body, &self.control).await,
+            Channel::Snapshot => self.query(QueryKind::Snapshot, body, &self.requests).await,
+            Channel::Control => self.control(body).await?,
         };
         let size = answer.len();
         stream = reader.into_stream();
@@ -194,6 +214,52 @@ impl Server {
                 metrics::dropped(metrics::lane::FORWARD, "application_slow", 1);
                 Status::Busy
             }
+        };
+        Ok(wire::status_answer(status))
+    }
+
+    async fn query(&self, kind: QueryKind, body: Bytes, lane: &mpsc::Sender<Request>) -> Bytes {
+        let (reply, answered) = oneshot::channel();
+        let request = Request::Query {
+            from: self.from,
+            kind,
+            body,
+            reply,
+        };
+        let ask = async {
+            lane.send(request).await.ok()?;
+            answered.await.ok()
+        };
+        let (name, max) = (Channel::of(kind).lane(), kind.answer_bytes_max());
+        match timeout(self.timing.query_timeout, ask).await {
+            Ok(Some(answer)) if answer.len() <= max => wire::query_answer(&answer),
+            Ok(Some(answer)) => {
+                metrics::dropped(name, "answer_too_large", 1);
+                tracing::error!(
+                    lane = name,
+                    bytes = answer.len(),
+                    max,
+                    "an answer is too large to be sent"
+                );
+                wire::status_answer(Status::Declined)
+            }
+            Ok(None) => wire::status_answer(Status::Declined),
+            Err(_elapsed) => {
+                metrics::dropped(name, "application_slow", 1);
+                wire::status_answer(Status::Busy)
+            }
+        }
+    }
+
+    /// Hands a control message to the network task, then says so: the sender may close as soon as it reads that.
+    async fn control(&self, body: Bytes) -> Result<Bytes, ServeError> {
+        let heard = Heard {
+            from: self.from,
+            message: Control::read(body)?,
+        };
+        let status = match self.heard.send(heard).await {
+            Ok(()) => Status::Done,
+            Err(_stopped) => Status::Declined,
         };
         Ok(wire::status_answer(status))
     }
@@ -286,6 +352,8 @@ mod tests {
             },
             transactions,
             requests,
+            control: mpsc::channel(1).0,
+            heard: mpsc::channel(1).0,
         };
         let (mut theirs, ours) = tokio::io::duplex(1 << 16);
         tokio::io::AsyncWriteExt::write_all(&mut theirs, request)

@@ -43,6 +43,16 @@ pub enum AddressError {
         /// The id that was asked for.
         raft_id: u64,
     },
+    /// Too few or too many addresses at once.
+    #[error("addresses: {got} given, allowed are {min} to {max}")]
+    Count {
+        /// How many were given.
+        got: usize,
+        /// The least.
+        min: usize,
+        /// The most.
+        max: usize,
+    },
 }
 
 /// A key is not a secp256k1 key.
@@ -110,6 +120,15 @@ pub enum ConfigError {
     )]
     SelfKey {
         /// This node's id.
+        raft_id: u64,
+    },
+    /// One of the addresses we announce.
+    #[error("announce: {0}")]
+    Announce(AddressError),
+    /// A raft id is both a member's and among those that were removed.
+    #[error("removed: raft id {raft_id} is also among the members")]
+    RemovedMember {
+        /// The id.
         raft_id: u64,
     },
     /// More members than connections are allowed for.
@@ -261,6 +280,88 @@ impl RequestError {
             | Self::TooLarge { .. }
             | Self::Broken { .. }
             | Self::Stopped => false,
+        }
+    }
+}
+
+/// Why [`crate::ask_admission`] has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AdmissionError {
+    /// Our own key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The member's address, or one of ours.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// Nobody could be reached at the member's address.
+    #[error("cannot reach {member}: {reason}")]
+    Unreachable {
+        /// The address as given.
+        member: String,
+        /// What happened.
+        reason: String,
+    },
+    /// Another node answers there than the address names.
+    #[error("{member} is answered by peer {got}, expected {expected}")]
+    WrongPeer {
+        /// The address as given.
+        member: String,
+        /// Peer id in the address.
+        expected: String,
+        /// Peer id that was proved.
+        got: String,
+    },
+    /// The member hears as many strangers as it allows, or its application did not answer. Ask again later.
+    #[error("{by} is busy")]
+    Busy {
+        /// Peer id of the member.
+        by: String,
+    },
+    /// The member belongs to another chain than the one we asked for.
+    #[error("{by} belongs to another chain")]
+    OtherChain {
+        /// Peer id of the member.
+        by: String,
+    },
+    /// The member speaks another version of the protocol.
+    #[error("{by} speaks another protocol version than ours, {ours}")]
+    Protocol {
+        /// Peer id of the member.
+        by: String,
+        /// What we speak.
+        ours: u16,
+    },
+    /// What was answered does not follow the protocol.
+    #[error("{by} answered against the protocol: {reason}")]
+    Malformed {
+        /// Peer id of the member.
+        by: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No answer in time.
+    #[error("{member} did not answer within {limit:?}")]
+    Timeout {
+        /// The address as given.
+        member: String,
+        /// How long we waited.
+        limit: Duration,
+    },
+}
+
+impl AdmissionError {
+    /// True if the same request may succeed later or at another member.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Unreachable { .. }
+            | Self::Busy { .. }
+            | Self::Malformed { .. }
+            | Self::Timeout { .. } => true,
+            Self::Key(_)
+            | Self::Address(_)
+            | Self::WrongPeer { .. }
+            | Self::OtherChain { .. }
+            | Self::Protocol { .. } => false,
         }
     }
 }

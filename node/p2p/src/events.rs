@@ -7,15 +7,20 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::lane::Place;
 
-/// The receiving ends. Three lanes with limits of their own, so that bulk does not delay heartbeats.
+/// The receiving ends. Lanes with limits of their own, so that bulk delays neither heartbeats nor membership.
 #[derive(Debug)]
 pub struct Events {
     /// Raft messages. When full, the members that send wait.
     pub raft: mpsc::Receiver<RaftMessage>,
     /// Transactions, gossiped or forwarded. When full, gossip is dropped and counted; forwarders wait.
     pub transactions: mpsc::Receiver<TransactionBatch>,
-    /// Questions of other members. When full, they wait.
+    /// Bulk that other members ask for: `Request::Blocks` and snapshot queries. When full, they wait.
     pub requests: mpsc::Receiver<Request>,
+    /// Membership queries and admissions. When full, they wait.
+    pub control: mpsc::Receiver<Request>,
+    /// What members say about us. When full, the newest is dropped and counted; it is said again at the next attempt to
+    /// connect.
+    pub verdicts: mpsc::Receiver<Verdict>,
     /// Connections that came and went: hints; the truth is `NetworkHandle::peers`. When full, the newest is dropped.
     pub peers: mpsc::Receiver<PeerEvent>,
 }
@@ -121,10 +126,89 @@ pub enum Request {
         /// `Limits::fetch_bytes_max` is cut off. Dropped, it tells the member that the request was declined.
         reply: oneshot::Sender<Vec<Bytes>>,
     },
+    /// Something opaque to the network.
+    Query {
+        /// Raft id of the member that asks.
+        from: u64,
+        /// What about.
+        kind: QueryKind,
+        /// Opaque.
+        body: Bytes,
+        /// Takes the answer, at most [`QueryKind::answer_bytes_max`] bytes: a larger one becomes a refusal. Dropped, it
+        /// tells the member that the query was declined.
+        reply: oneshot::Sender<Bytes>,
+    },
+    /// A node, member or not, asks whether it is admitted. Its key is proved, everything else is its own word.
+    Admission {
+        /// Its compressed secp256k1 key.
+        public_key: [u8; 33],
+        /// Where it says it will be reached: at most 8 texts of at most 512 bytes, not checked further.
+        addresses: Vec<String>,
+        /// Takes the answer. Dropped, the applicant is told that we are busy.
+        reply: oneshot::Sender<AdmissionAnswer>,
+    },
 }
 
-/// A member came or went.
+/// What a [`Request::Query`] is about. Each kind has a stream protocol, turns and limits of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum QueryKind {
+    /// Membership operations: small, must not wait behind bulk. `/quorate/membership/1`.
+    Membership,
+    /// Pieces of state snapshots: bulk. `/quorate/snapshot/1`.
+    Snapshot,
+}
+
+impl QueryKind {
+    /// Most bytes of a query: 256 KiB.
+    pub const fn body_bytes_max(self) -> usize {
+        match self {
+            Self::Membership | Self::Snapshot => 256 << 10,
+        }
+    }
+
+    /// Most bytes of an answer: 256 KiB about membership; 4 MiB and 64 KiB around them of a snapshot.
+    pub const fn answer_bytes_max(self) -> usize {
+        match self {
+            Self::Membership => 256 << 10,
+            Self::Snapshot => (4 << 20) + (64 << 10),
+        }
+    }
+}
+
+/// What an applicant hears.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AdmissionAnswer {
+    /// It is no member; an operator may make it one. Ask again later.
+    NotYet,
+    /// It was a member, and is one no more.
+    Removed,
+    /// It is a member.
+    Admitted {
+        /// What it needs to start, opaque to the network, at most [`ADMISSION_BYTES_MAX`].
+        body: Bytes,
+    },
+}
+
+/// Most bytes that come with an admission.
+pub const ADMISSION_BYTES_MAX: usize = 32 << 20;
+
+/// What another member said about us, over a connection on which it proved its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// We are no member any more.
+    Removed {
+        /// The member that says so.
+        by: u64,
+    },
+    /// We come with another Raft log than the one we were known with: our disk was lost or exchanged.
+    OtherLog {
+        /// The member that says so.
+        by: u64,
+    },
+}
+
+/// A member came or went, or something became known about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PeerEvent {
     /// Its first connection was established; `send_raft` works from now on.
     Connected {
@@ -135,6 +219,21 @@ pub enum PeerEvent {
     Disconnected {
         /// The member.
         raft_id: u64,
+    },
+    /// The identity of its Raft log, which `Config::known_logs` did not have: remember it there. Said once as long as it
+    /// is a member and this node runs.
+    LogSeen {
+        /// The member.
+        raft_id: u64,
+        /// Never zeros.
+        log_id: [u8; 16],
+    },
+    /// It announced an address that we did not know: remember it for `NetworkHandle::add_address`.
+    AddressLearned {
+        /// The member.
+        raft_id: u64,
+        /// A multiaddr.
+        address: String,
     },
 }
 

@@ -1,6 +1,11 @@
 //! How the rest of the node speaks to the network. Cheap to clone; reads come from a shared picture, never from the task.
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use libp2p::{Multiaddr, PeerId, Stream, swarm::ConnectionId};
@@ -12,12 +17,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    address::Resolver,
+    announcement::Announcer,
     config::{Limits, MemberInfo, Timing},
     direct::Question,
     error::{AddressError, ConfigError, RequestError},
-    events::PeerStatus,
+    events::{PeerStatus, QueryKind},
+    gate::Gate,
     gossip::GossipQueue,
-    handshake::Gate,
     members::MemberTable,
     raft_stream::Outbox,
     refusal_log::RefusalLog,
@@ -120,6 +127,8 @@ pub(crate) struct Link {
     pub(crate) outbox: Outbox,
     forwards: Semaphore,
     fetches: Semaphore,
+    memberships: Semaphore,
+    snapshots: Semaphore,
 }
 
 impl Link {
@@ -128,6 +137,8 @@ impl Link {
             outbox,
             forwards: Semaphore::new(limits.forwards_per_member),
             fetches: Semaphore::new(limits.fetches_per_member),
+            memberships: Semaphore::new(limits.memberships_per_member),
+            snapshots: Semaphore::new(limits.snapshots_per_member),
         }
     }
 }
@@ -142,9 +153,15 @@ pub(crate) struct Shared {
     // ways in
     pub(crate) opener: StreamOpener,
     pub(crate) gossip: GossipQueue,
+    /// What this node says about where it is.
+    pub(crate) announcer: Announcer,
+    /// Asked at every dial.
+    pub(crate) resolver: Resolver,
     // state
-    /// The whitelist of handshakes; always made from `members`.
+    /// The whitelist of handshakes; always made from `members` and `removed`.
     pub(crate) gate: Arc<Gate>,
+    /// Raft ids that were members once; changed only while `members` is.
+    pub(crate) removed: RwLock<BTreeSet<u64>>,
     /// The table of the moment; the task follows it.
     pub(crate) members: watch::Sender<Arc<MemberTable>>,
     /// Written by the task as members come and go.
@@ -304,18 +321,83 @@ impl NetworkHandle {
         result
     }
 
-    /// Replaces the member table and so the whitelist. Members that are gone, or have another key, are disconnected at
-    /// once. This node itself may be missing from it.
+    /// Asks one member something that is opaque to the network. Each kind has its own turns and its own lane at the other
+    /// side, so that bulk delays neither Raft nor membership.
+    ///
+    /// # Errors
+    /// [`RequestError`]; after `Timeout` or `Broken` the member may have done what was asked all the same.
+    pub async fn query(
+        &self,
+        to: u64,
+        kind: QueryKind,
+        body: Bytes,
+    ) -> Result<Bytes, RequestError> {
+        let (got, max) = (body.len(), kind.body_bytes_max());
+        if got > max {
+            return Err(RequestError::TooLarge { got, max });
+        }
+        let link = self.link(to)?;
+        let turns = match kind {
+            QueryKind::Membership => &link.memberships,
+            QueryKind::Snapshot => &link.snapshots,
+        };
+        let question = Question {
+            to,
+            channel: Channel::of(kind),
+            body,
+            // One byte of status before it.
+            answer_bytes_max: 1 + kind.answer_bytes_max(),
+        };
+        self.ask_within(question, turns, self.shared.timing.query_timeout)
+            .await
+    }
+
+    /// Says to all members, now and whenever one connects, that this node is reached at these addresses (1 to 8, instead
+    /// of those announced so far). The others need no new configuration.
+    ///
+    /// # Errors
+    /// [`AddressError`]: none or too many, or one is not usable; then nothing changes.
+    pub fn announce(&self, addresses: Vec<String>) -> Result<(), AddressError> {
+        self.shared.announcer.announce(&addresses)
+    }
+
+    /// As [`NetworkHandle::set_membership`], with the removed ids unchanged.
     ///
     /// # Errors
     /// [`ConfigError`]: the table contradicts itself; then the old one stays.
     pub fn set_members(&self, members: Vec<MemberInfo>) -> Result<(), ConfigError> {
-        let new = MemberTable::new(&members, self.shared.raft_id)?;
+        let removed = self.shared.removed.read().clone();
+        self.replace_members(&members, removed)
+    }
+
+    /// Replaces the member table and so the whitelist, and the raft ids that were members once. Members that are gone, or
+    /// have another key, are cut off at once: nothing more of them is delivered, they are told that they are members no
+    /// more, and within half a second they are disconnected. New members are dialled at once. This node itself may be
+    /// missing from the table.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: the table contradicts itself; then the old one stays.
+    pub fn set_membership(
+        &self,
+        members: Vec<MemberInfo>,
+        removed: Vec<u64>,
+    ) -> Result<(), ConfigError> {
+        self.replace_members(&members, removed.into_iter().collect())
+    }
+
+    fn replace_members(
+        &self,
+        members: &[MemberInfo],
+        removed: BTreeSet<u64>,
+    ) -> Result<(), ConfigError> {
+        let new = MemberTable::new(members, self.shared.raft_id)?;
+        none_removed(members, &removed)?;
         self.shared.members.send_modify(|table| {
             let new = new.inheriting(table);
             self.shared
                 .gate
-                .allow_only(new.iter().map(|member| member.peer).collect());
+                .allow_only(new.whitelist(), removed.clone());
+            *self.shared.removed.write() = removed;
             *table = Arc::new(new);
         });
         Ok(())
@@ -331,8 +413,17 @@ impl NetworkHandle {
     }
 
     async fn ask(&self, question: Question, turns: &Semaphore) -> Result<Bytes, RequestError> {
+        self.ask_within(question, turns, self.shared.timing.request_timeout)
+            .await
+    }
+
+    async fn ask_within(
+        &self,
+        question: Question,
+        turns: &Semaphore,
+        limit: Duration,
+    ) -> Result<Bytes, RequestError> {
         let (raft_id, timing) = (question.to, &self.shared.timing);
-        let limit = timing.request_timeout;
         let asking = async {
             let _turn = turns
                 .acquire()
@@ -345,5 +436,21 @@ impl NetworkHandle {
         timeout(limit, asking)
             .await
             .unwrap_or(Err(RequestError::Timeout { raft_id, limit }))
+    }
+}
+
+/// Raft ids are never reused: one that was removed is no member's.
+pub(crate) fn none_removed(
+    members: &[MemberInfo],
+    removed: &BTreeSet<u64>,
+) -> Result<(), ConfigError> {
+    match members
+        .iter()
+        .find(|member| removed.contains(&member.raft_id))
+    {
+        Some(member) => Err(ConfigError::RemovedMember {
+            raft_id: member.raft_id,
+        }),
+        None => Ok(()),
     }
 }

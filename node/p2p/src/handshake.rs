@@ -1,40 +1,97 @@
-//! Who gets in. After Noise has proved the other side's key, and before Yamux, so before any protocol and any state:
-//! the key must be in the whitelist, and the two sides exchange a hello and compare it.
+//! What two nodes say after Noise has proved their keys and before Yamux, and how it is compared. Who gets in, and who is
+//! told what, is in `gate.rs`.
 //!
 //! ```text
-//! hello (in a frame: length u16, then)
-//!   0  magic       "QRTE"
-//!   4  version     u16   PROTOCOL_VERSION
-//!   6  chain id    u64
-//!  14  genesis     32 bytes
-//!  46  anything a later version may add, at most 256 bytes in all; ignored
-//! ```
+//! frame     length u16 | kind u8 | body
+//! hello     kind 1: magic "QRTE" | version u16 (PROTOCOL_VERSION) | raft id u64 | chain id u64 | genesis 32 bytes
+//!                   | log id 16 bytes | anything a later version may add, at most 256 bytes in all; ignored
+//! verdict   kind 2: code u8, see `Code`
+//! applying  kind 3: see `application.rs`
 //!
-//! Both sides send before they read, so each of them learns both values and can say them. A stranger is sent nothing.
+//!  either side of a connection of members     an applicant          the member it dialled
+//!  hello ─────────────────────────► hello     application ────────►
+//!  verdict ───────────────────────► verdict              ◄──────── (hello, if it knows the key) answer
+//! ```
 
-use std::{collections::BTreeSet, io, pin::Pin, sync::Arc};
+use std::{io, time::Duration};
 
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use libp2p::{
-    PeerId,
-    core::{
-        UpgradeInfo,
-        upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade},
-    },
-    noise,
-};
-use parking_lot::RwLock;
+use libp2p::PeerId;
+use tokio::time::timeout;
 
-const MAGIC: [u8; 4] = *b"QRTE";
-const HELLO_BYTES: usize = 46;
-const HELLO_BYTES_MAX: usize = 256;
+pub(crate) const MAGIC: [u8; 4] = *b"QRTE";
+const HELLO_BYTES: usize = 70;
+/// Longest hello or verdict, its kind included.
+pub(crate) const FRAME_BYTES_MAX: usize = 256;
+
+const KIND_HELLO: u8 = 1;
+const KIND_VERDICT: u8 = 2;
+const KIND_APPLICATION: u8 = 3;
+
+/// The side that refuses reads on for so long, so that its last words are not lost with the connection.
+const LINGER: Duration = Duration::from_millis(500);
+/// And no more than this.
+const LINGER_BYTES_MAX: usize = 16 << 10;
+
+/// What one side tells the other before it goes on or closes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Code {
+    Welcome = 0,
+    Protocol = 1,
+    ChainId = 2,
+    Genesis = 3,
+    Malformed = 4,
+    /// It believes to be another member than the one that has its key.
+    RaftId = 5,
+    /// It is no member any more.
+    Removed = 6,
+    /// It was known with another Raft log.
+    OtherLog = 7,
+    /// Too many strangers, or the application did not answer.
+    Busy = 8,
+    /// Answers to an application.
+    NotYet = 9,
+    /// As before; one frame with a length of four bytes follows.
+    Admitted = 10,
+}
+
+impl Code {
+    fn read(byte: u8) -> Option<Self> {
+        [
+            Self::Welcome,
+            Self::Protocol,
+            Self::ChainId,
+            Self::Genesis,
+            Self::Malformed,
+            Self::RaftId,
+            Self::Removed,
+            Self::OtherLog,
+            Self::Busy,
+            Self::NotYet,
+            Self::Admitted,
+        ]
+        .into_iter()
+        .find(|code| *code as u8 == byte)
+    }
+}
 
 /// What this side says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Hello {
     pub(crate) protocol: u16,
+    pub(crate) raft_id: u64,
     pub(crate) chain_id: u64,
     pub(crate) genesis: [u8; 32],
+    /// Zeros: none.
+    pub(crate) log_id: [u8; 16],
+}
+
+/// What the other side says of itself, beyond what must be the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Claim {
+    pub(crate) raft_id: u64,
+    pub(crate) log_id: [u8; 16],
 }
 
 /// Why a connection was refused. The texts go into the log; both values are in them.
@@ -50,6 +107,25 @@ pub(crate) enum Reason {
     Genesis { ours: String, theirs: String },
     #[error("its hello is malformed: {0}")]
     Malformed(&'static str),
+    #[error("it says that it is member {theirs}, its key is that of member {table}")]
+    RaftId { theirs: u64, table: u64 },
+    #[error("member {raft_id} was removed")]
+    Removed { raft_id: u64 },
+    #[error("member {raft_id} comes with Raft log {theirs}, it was known with {known}")]
+    OtherLog {
+        raft_id: u64,
+        theirs: String,
+        known: String,
+    },
+    #[error("too many strangers")]
+    Strangers,
+    #[error("another member answers, expected was {expected}")]
+    WrongPeer { expected: PeerId },
+    #[error("it refuses us: {0:?}")]
+    Told(Code),
+    /// Not a refusal: it applied for admission and is being answered.
+    #[error("it applies for admission")]
+    Applicant,
 }
 
 impl Reason {
@@ -61,30 +137,56 @@ impl Reason {
             Self::ChainId { .. } => "chain_id",
             Self::Genesis { .. } => "genesis",
             Self::Malformed(_) => "malformed_hello",
+            Self::RaftId { .. } => "raft_id",
+            Self::Removed { .. } => "removed",
+            Self::OtherLog { .. } => "other_log",
+            Self::Strangers => "strangers",
+            Self::WrongPeer { .. } => "wrong_peer",
+            Self::Told(Code::Removed) => "told_removed",
+            Self::Told(Code::OtherLog) => "told_other_log",
+            Self::Told(_) => "told_refused",
+            Self::Applicant => "applicant",
+        }
+    }
+
+    /// What the other side is told, if anything.
+    pub(crate) fn code(&self) -> Option<Code> {
+        match self {
+            Self::Protocol { .. } => Some(Code::Protocol),
+            Self::ChainId { .. } => Some(Code::ChainId),
+            Self::Genesis { .. } => Some(Code::Genesis),
+            Self::Malformed(_) => Some(Code::Malformed),
+            Self::RaftId { .. } => Some(Code::RaftId),
+            Self::Removed { .. } => Some(Code::Removed),
+            Self::OtherLog { .. } => Some(Code::OtherLog),
+            Self::Strangers => Some(Code::Busy),
+            Self::UnknownKey | Self::WrongPeer { .. } | Self::Told(_) | Self::Applicant => None,
         }
     }
 }
 
 impl Hello {
-    fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(2 + HELLO_BYTES);
-        bytes.extend_from_slice(&(HELLO_BYTES as u16).to_be_bytes());
+    /// The body of its frame, kind included.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(1 + HELLO_BYTES);
+        bytes.push(KIND_HELLO);
         bytes.extend_from_slice(&MAGIC);
         bytes.extend_from_slice(&self.protocol.to_be_bytes());
+        bytes.extend_from_slice(&self.raft_id.to_be_bytes());
         bytes.extend_from_slice(&self.chain_id.to_be_bytes());
         bytes.extend_from_slice(&self.genesis);
+        bytes.extend_from_slice(&self.log_id);
         bytes
     }
 
-    /// Compares the other side's hello (without its length) with ours.
-    fn compare(&self, bytes: &[u8]) -> Result<(), Reason> {
+    /// Compares magic and version, and returns what follows: it may look different in another version.
+    pub(crate) fn compare_version<'a>(&self, bytes: &'a [u8]) -> Result<&'a [u8], Reason> {
         let (magic, rest) = bytes
             .split_first_chunk::<4>()
             .ok_or(Reason::Malformed("shorter than its magic"))?;
         if *magic != MAGIC {
             return Err(Reason::Malformed("wrong magic"));
         }
-        // Version first: what follows may look different in another one.
         let (protocol, rest) = rest
             .split_first_chunk::<2>()
             .ok_or(Reason::Malformed("ends before its version"))?;
@@ -95,19 +197,17 @@ impl Hello {
                 theirs,
             });
         }
-        let (chain_id, rest) = rest
-            .split_first_chunk::<8>()
-            .ok_or(Reason::Malformed("ends before its chain id"))?;
-        let theirs = u64::from_be_bytes(*chain_id);
-        if theirs != self.chain_id {
+        Ok(rest)
+    }
+
+    /// Compares the chain that the other side names with ours.
+    pub(crate) fn compare_chain(&self, chain_id: u64, genesis: &[u8; 32]) -> Result<(), Reason> {
+        if chain_id != self.chain_id {
             return Err(Reason::ChainId {
                 ours: self.chain_id,
-                theirs,
+                theirs: chain_id,
             });
         }
-        let genesis = rest
-            .first_chunk::<32>()
-            .ok_or(Reason::Malformed("ends before its genesis"))?;
         if *genesis != self.genesis {
             return Err(Reason::Genesis {
                 ours: hex::encode(self.genesis),
@@ -115,6 +215,28 @@ impl Hello {
             });
         }
         Ok(())
+    }
+
+    /// Compares the other side's hello (without length and kind) with ours.
+    pub(crate) fn compare(&self, bytes: &[u8]) -> Result<Claim, Reason> {
+        let rest = self.compare_version(bytes)?;
+        let (raft_id, rest) = rest
+            .split_first_chunk::<8>()
+            .ok_or(Reason::Malformed("ends before its raft id"))?;
+        let (chain_id, rest) = rest
+            .split_first_chunk::<8>()
+            .ok_or(Reason::Malformed("ends before its chain id"))?;
+        let (genesis, rest) = rest
+            .split_first_chunk::<32>()
+            .ok_or(Reason::Malformed("ends before its genesis"))?;
+        let log_id = rest
+            .first_chunk::<16>()
+            .ok_or(Reason::Malformed("ends before its log id"))?;
+        self.compare_chain(u64::from_be_bytes(*chain_id), genesis)?;
+        Ok(Claim {
+            raft_id: u64::from_be_bytes(*raft_id),
+            log_id: *log_id,
+        })
     }
 }
 
@@ -129,8 +251,6 @@ pub(crate) struct Refused {
 /// Why a connection did not come about.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HandshakeError {
-    #[error(transparent)]
-    Noise(#[from] noise::Error),
     #[error("hello: {0}")]
     Io(#[from] io::Error),
     #[error(transparent)]
@@ -158,127 +278,127 @@ pub(crate) fn refusal_in(error: &io::Error) -> Option<&Refused> {
     None
 }
 
-/// What every handshake of this node consults.
-#[derive(Debug)]
-pub(crate) struct Gate {
-    hello: Hello,
-    allowed: RwLock<BTreeSet<PeerId>>,
+/// Writes a last frame, closes our direction and reads on for a moment: closing with unread bytes would reset the
+/// connection, and what we said might be lost with it.
+pub(crate) async fn say_and_close<S>(stream: &mut S, code: Code)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let saying = async {
+        write_frame(stream, &verdict(code)).await?;
+        linger(stream).await
+    };
+    match timeout(LINGER, saying).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::trace!(%error, ?code, "a verdict was perhaps not heard"),
+        Err(_elapsed) => tracing::trace!(?code, "the other side does not close"),
+    }
 }
 
-impl Gate {
-    pub(crate) fn new(hello: Hello) -> Self {
-        Self {
-            hello,
-            allowed: RwLock::default(),
+/// Closes our direction and waits for the other side to close its own.
+pub(crate) async fn linger<S>(stream: &mut S) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    stream.close().await?;
+    let mut scratch = [0; 512];
+    let mut left = LINGER_BYTES_MAX;
+    while left > 0 {
+        match stream.read(&mut scratch).await? {
+            0 => return Ok(()),
+            count => left = left.saturating_sub(count),
         }
     }
-
-    /// Replaces the whitelist.
-    pub(crate) fn allow_only(&self, peers: BTreeSet<PeerId>) {
-        *self.allowed.write() = peers;
-    }
-
-    async fn check<S: AsyncRead + AsyncWrite + Unpin>(
-        &self,
-        peer: PeerId,
-        stream: &mut S,
-    ) -> Result<(), HandshakeError> {
-        let refuse = |reason| Err(HandshakeError::Refused(Box::new(Refused { peer, reason })));
-        if !self.allowed.read().contains(&peer) {
-            return refuse(Reason::UnknownKey);
-        }
-        stream.write_all(&self.hello.encode()).await?;
-        stream.flush().await?;
-        let mut length = [0; 2];
-        stream.read_exact(&mut length).await?;
-        let mut bytes = [0; HELLO_BYTES_MAX];
-        let Some(bytes) = bytes.get_mut(..usize::from(u16::from_be_bytes(length))) else {
-            return refuse(Reason::Malformed("longer than 256 bytes"));
-        };
-        stream.read_exact(bytes).await?;
-        self.hello.compare(bytes).or_else(refuse)
-    }
+    Ok(())
 }
 
-/// Noise, then the gate: a transport upgrade.
-#[derive(Clone)]
-pub(crate) struct Handshake {
-    noise: noise::Config,
-    gate: Arc<Gate>,
+pub(crate) fn verdict(code: Code) -> [u8; 2] {
+    [KIND_VERDICT, code as u8]
 }
 
-impl Handshake {
-    pub(crate) fn new(noise: noise::Config, gate: Arc<Gate>) -> Self {
-        Self { noise, gate }
-    }
+/// The body of an application's frame, kind included.
+pub(crate) fn application_frame(body: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(1 + body.len());
+    bytes.push(KIND_APPLICATION);
+    bytes.extend_from_slice(body);
+    bytes
 }
 
-impl UpgradeInfo for Handshake {
-    type Info = &'static str;
-    type InfoIter = std::iter::Once<Self::Info>;
-
-    fn protocol_info(&self) -> Self::InfoIter {
-        self.noise.protocol_info()
-    }
+/// One frame of a handshake, without its kind.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Frame {
+    Hello(Vec<u8>),
+    Verdict(Code),
+    Application(Vec<u8>),
 }
 
-type Upgraded<T> = Pin<
-    Box<dyn Future<Output = Result<(PeerId, noise::Output<T>), HandshakeError>> + Send + 'static>,
->;
-
-impl<T> InboundConnectionUpgrade<T> for Handshake
-where
-    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    type Output = (PeerId, noise::Output<T>);
-    type Error = HandshakeError;
-    type Future = Upgraded<T>;
-
-    fn upgrade_inbound(self, socket: T, info: Self::Info) -> Self::Future {
-        Box::pin(async move {
-            let (peer, mut stream) = self.noise.upgrade_inbound(socket, info).await?;
-            self.gate.check(peer, &mut stream).await?;
-            Ok((peer, stream))
-        })
-    }
+pub(crate) async fn write_frame<S: AsyncWrite + Unpin>(
+    stream: &mut S,
+    body: &[u8],
+) -> io::Result<()> {
+    // Hello, verdict and application are far below 64 KiB.
+    let mut bytes = Vec::with_capacity(2 + body.len());
+    bytes.extend_from_slice(&(body.len() as u16).to_be_bytes());
+    bytes.extend_from_slice(body);
+    stream.write_all(&bytes).await?;
+    stream.flush().await
 }
 
-impl<T> OutboundConnectionUpgrade<T> for Handshake
-where
-    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    type Output = (PeerId, noise::Output<T>);
-    type Error = HandshakeError;
-    type Future = Upgraded<T>;
-
-    fn upgrade_outbound(self, socket: T, info: Self::Info) -> Self::Future {
-        Box::pin(async move {
-            let (peer, mut stream) = self.noise.upgrade_outbound(socket, info).await?;
-            self.gate.check(peer, &mut stream).await?;
-            Ok((peer, stream))
-        })
+/// Reads one frame of at most `max` bytes. The inner error is what is wrong with it.
+pub(crate) async fn read_frame<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    max: usize,
+) -> io::Result<Result<Frame, Reason>> {
+    let mut length = [0; 2];
+    stream.read_exact(&mut length).await?;
+    let length = usize::from(u16::from_be_bytes(length));
+    if length > max {
+        return Ok(Err(Reason::Malformed("longer than allowed")));
     }
+    let mut bytes = vec![0; length];
+    stream.read_exact(&mut bytes).await?;
+    Ok(match bytes.split_first() {
+        Some((&KIND_HELLO, rest)) if length <= FRAME_BYTES_MAX => Ok(Frame::Hello(rest.to_vec())),
+        Some((&KIND_HELLO, _)) => Err(Reason::Malformed("longer than allowed")),
+        Some((&KIND_VERDICT, rest)) => rest
+            .first()
+            .and_then(|byte| Code::read(*byte))
+            .map(Frame::Verdict)
+            .ok_or(Reason::Malformed("unknown verdict")),
+        Some((&KIND_APPLICATION, rest)) => Ok(Frame::Application(rest.to_vec())),
+        _ => Err(Reason::Malformed("unknown kind of frame")),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use tokio_util::compat::TokioAsyncReadCompatExt;
 
     use super::*;
 
     const HELLO: Hello = Hello {
-        protocol: 1,
+        protocol: 2,
+        raft_id: 5,
         chain_id: 1337,
         genesis: [7; 32],
+        log_id: [9; 16],
     };
 
     #[test]
     fn the_encoding_is_fixed() {
         assert_eq!(
             hex::encode(HELLO.encode()),
-            format!("002e5152544500010000000000000539{}", "07".repeat(32))
+            format!(
+                "01 51525445 0002 0000000000000005 0000000000000539 {}{}",
+                "07".repeat(32),
+                "09".repeat(16)
+            )
+            .replace(' ', "")
         );
+        for code in 0..=10 {
+            assert_eq!(Code::read(code).map(|code| code as u8), Some(code));
+        }
+        assert_eq!(Code::read(11), None);
     }
 
     #[test]
@@ -286,11 +406,11 @@ mod tests {
         let ours = |change: fn(&mut Hello)| {
             let mut theirs = HELLO;
             change(&mut theirs);
-            HELLO.compare(&theirs.encode()[2..]).unwrap_err()
+            HELLO.compare(&theirs.encode()[1..]).unwrap_err()
         };
         assert_eq!(
-            ours(|h| h.protocol = 2),
-            Reason::Protocol { ours: 1, theirs: 2 }
+            ours(|h| h.protocol = 3),
+            Reason::Protocol { ours: 2, theirs: 3 }
         );
         assert_eq!(
             ours(|h| h.chain_id = 9),
@@ -303,52 +423,19 @@ mod tests {
         assert_eq!(genesis.label(), "genesis");
         assert!(genesis.to_string().contains(&"07".repeat(32)));
         assert!(genesis.to_string().contains(&"08".repeat(32)));
-        let mut longer = HELLO.encode()[2..].to_vec();
+        let mut longer = HELLO.encode()[1..].to_vec();
         longer.extend_from_slice(b"something new");
-        assert_eq!(HELLO.compare(&longer), Ok(()));
-    }
-
-    #[tokio::test]
-    async fn a_stranger_is_sent_nothing() {
-        let gate = Gate::new(HELLO);
-        let (mut theirs, ours) = tokio::io::duplex(64);
-        let error = gate
-            .check(PeerId::random(), &mut ours.compat())
-            .await
-            .unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .ends_with("its key is not that of a member"),
-            "{error}"
-        );
-        let mut sent = Vec::new();
-        tokio::io::AsyncReadExt::read_to_end(&mut theirs, &mut sent)
-            .await
-            .unwrap();
-        assert!(sent.is_empty());
-    }
-
-    #[tokio::test]
-    async fn a_hello_longer_than_allowed_is_refused_unread() {
-        let gate = Gate::new(HELLO);
-        let peer = PeerId::random();
-        gate.allow_only([peer].into());
-        let (mut theirs, ours) = tokio::io::duplex(64);
-        tokio::io::AsyncWriteExt::write_all(&mut theirs, &[0xff, 0xff])
-            .await
-            .unwrap();
-        let error = gate.check(peer, &mut ours.compat()).await.unwrap_err();
-        assert!(error.to_string().contains("longer than 256"), "{error}");
+        let claim = HELLO.compare(&longer).unwrap();
+        assert_eq!((claim.raft_id, claim.log_id), (5, [9; 16]));
     }
 
     #[test]
     fn a_refusal_is_found_behind_the_transports_wrappers() {
-        let refused = Refused {
+        let error = HandshakeError::Refused(Box::new(Refused {
             peer: PeerId::random(),
             reason: Reason::UnknownKey,
-        };
-        let error = io::Error::other(io::Error::other(HandshakeError::Refused(Box::new(refused))));
+        }));
+        let error = io::Error::other(io::Error::other(error));
         assert_eq!(refusal_in(&error).unwrap().reason, Reason::UnknownKey);
         assert!(refusal_in(&io::Error::other("something else")).is_none());
         assert!(refusal_in(&io::ErrorKind::TimedOut.into()).is_none());
@@ -356,11 +443,24 @@ mod tests {
 
     proptest! {
         #[test]
-        fn only_our_own_hello_passes(bytes in proptest::collection::vec(any::<u8>(), 0..HELLO_BYTES_MAX), at in 0_usize..HELLO_BYTES, flip in 1_u8..) {
+        fn any_frame_is_read_or_refused_and_never_more_than_allowed_is_taken(bytes in proptest::collection::vec(any::<u8>(), 0..400), max in 0_usize..300) {
+            let mut stream = futures::io::Cursor::new(bytes.clone());
+            let read = futures::executor::block_on(read_frame(&mut stream, max));
+            if let Ok(Ok(_frame)) = read {
+                let length = usize::from(u16::from_be_bytes([bytes[0], bytes[1]]));
+                prop_assert!(length <= max && bytes.len() >= 2 + length);
+            }
+            prop_assert!(stream.position() <= 2 + max as u64);
+        }
+
+        #[test]
+        fn only_our_own_chain_passes(bytes in proptest::collection::vec(any::<u8>(), 0..FRAME_BYTES_MAX), at in 0_usize..HELLO_BYTES, flip in 1_u8..) {
             prop_assert!(HELLO.compare(&bytes).is_err());
-            let mut changed = HELLO.encode()[2..].to_vec();
+            let mut changed = HELLO.encode()[1..].to_vec();
             changed[at] ^= flip;
-            prop_assert!(HELLO.compare(&changed).is_err());
+            // Raft id and log id are claims, to be compared with the table.
+            let claim = (6..14).contains(&at) || at >= 54;
+            prop_assert_eq!(HELLO.compare(&changed).is_ok(), claim);
             prop_assert!(HELLO.compare(&changed[..at]).is_err());
         }
     }

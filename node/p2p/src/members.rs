@@ -1,6 +1,6 @@
 //! The member table: who may connect, and where to find them. Immutable; a change is a new table.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use libp2p::{
     PeerId,
@@ -9,12 +9,16 @@ use libp2p::{
 
 use crate::{
     address::DialAddress,
+    announcement::{Announcement, AnnouncementError},
     config::{MEMBERS_MAX, MemberInfo},
     error::{AddressError, ConfigError, KeyError},
 };
 
 /// Addresses added by an operator and kept per member; the oldest gives way.
 const ADDED_ADDRESSES_MAX: usize = 8;
+
+/// Addresses found on the local network and kept per member; the oldest gives way.
+const FOUND_ADDRESSES_MAX: usize = 4;
 
 /// One other member.
 #[derive(Debug, Clone)]
@@ -27,20 +31,42 @@ pub(crate) struct Member {
     addresses: Vec<DialAddress>,
     /// Added by hand, newest first; survive a new table as long as id and key stay.
     added: Vec<DialAddress>,
+    /// What it announced last, signed by its key; survives likewise.
+    announced: Option<Arc<Announcement>>,
+    /// Found by multicast DNS, newest first; survive likewise.
+    found: Vec<DialAddress>,
 }
 
 impl Member {
-    /// Where to dial, most promising first.
+    /// Where to dial, most promising first, without doubles.
     pub(crate) fn dial_addresses(&self) -> Vec<DialAddress> {
-        let mut all = self.added.clone();
-        all.extend(
-            self.addresses
-                .iter()
-                .filter(|a| !self.added.contains(a))
-                .cloned(),
-        );
+        let announced = self.announced.iter().flat_map(|a| &a.addresses);
+        let known = self.added.iter().chain(announced);
+        let mut all: Vec<DialAddress> = Vec::new();
+        for address in known.chain(&self.addresses).chain(&self.found) {
+            if !all.contains(address) {
+                all.push(address.clone());
+            }
+        }
         all
     }
+
+    /// What it announced last.
+    pub(crate) fn announced(&self) -> Option<&Arc<Announcement>> {
+        self.announced.as_ref()
+    }
+}
+
+/// What a new announcement changes.
+#[derive(Debug)]
+pub(crate) enum Learned {
+    /// We have it already.
+    Nothing,
+    /// A newer one: the table with it, and the addresses that are new.
+    Newer {
+        table: Box<MemberTable>,
+        addresses: Vec<DialAddress>,
+    },
 }
 
 /// All members except this node.
@@ -91,6 +117,8 @@ impl MemberTable {
                 organisation: info.organisation.clone(),
                 addresses,
                 added: Vec::new(),
+                announced: None,
+                found: Vec::new(),
             };
             if all.insert(raft_id, member).is_some() {
                 return Err(ConfigError::RaftIdTwice { raft_id });
@@ -104,13 +132,15 @@ impl MemberTable {
         })
     }
 
-    /// A table with the added addresses of `old`, for members that are still the same.
+    /// A table with what was learned about the members of `old`, as far as they are still the same.
     pub(crate) fn inheriting(mut self, old: &Self) -> Self {
         for (raft_id, member) in &mut self.by_raft_id {
             if let Some(before) = old.by_raft_id.get(raft_id)
                 && before.peer == member.peer
             {
                 member.added.clone_from(&before.added);
+                member.announced.clone_from(&before.announced);
+                member.found.clone_from(&before.found);
             }
         }
         self
@@ -128,6 +158,63 @@ impl MemberTable {
         member.added.insert(0, address);
         member.added.truncate(ADDED_ADDRESSES_MAX);
         Ok(table)
+    }
+
+    /// A table in which the member `peer` was also found at `address` on the local network, unless that is known.
+    pub(crate) fn with_found(&self, peer: &PeerId, address: DialAddress) -> Option<Self> {
+        let mut table = self.clone();
+        let raft_id = self.raft_id_of(peer)?;
+        let member = table.by_raft_id.get_mut(&raft_id)?;
+        if member.dial_addresses().contains(&address) {
+            return None;
+        }
+        member.found.insert(0, address);
+        member.found.truncate(FOUND_ADDRESSES_MAX);
+        Some(table)
+    }
+
+    /// What `announcement`, whose signature was checked against the key of `peer`, changes.
+    pub(crate) fn with_announcement(
+        &self,
+        announcement: Announcement,
+        peer: &PeerId,
+    ) -> Result<Learned, AnnouncementError> {
+        let raft_id = announcement.raft_id;
+        let mut table = self.clone();
+        let member = table.by_raft_id.get_mut(&raft_id);
+        let Some(member) = member.filter(|member| member.peer == *peer) else {
+            return Err(AnnouncementError::UnknownMember { raft_id });
+        };
+        if let Some(known) = &member.announced {
+            if announcement.bytes == known.bytes {
+                return Ok(Learned::Nothing);
+            }
+            if announcement.sequence <= known.sequence {
+                return Err(AnnouncementError::Older {
+                    raft_id,
+                    got: announcement.sequence,
+                    known: known.sequence,
+                });
+            }
+        }
+        let before = member.dial_addresses();
+        let mut addresses = announcement.addresses.clone();
+        addresses.retain(|address| !before.contains(address));
+        member.announced = Some(Arc::new(announcement));
+        Ok(Learned::Newer {
+            table: Box::new(table),
+            addresses,
+        })
+    }
+
+    /// Peer and raft id of each.
+    pub(crate) fn whitelist(&self) -> BTreeMap<PeerId, u64> {
+        self.by_peer.clone()
+    }
+
+    /// How many.
+    pub(crate) fn len(&self) -> usize {
+        self.by_raft_id.len()
     }
 
     pub(crate) fn get(&self, raft_id: u64) -> Option<&Member> {
@@ -148,7 +235,7 @@ impl MemberTable {
     }
 }
 
-fn peer_id(public_key: &[u8; 33]) -> Result<PeerId, KeyError> {
+pub(crate) fn peer_id(public_key: &[u8; 33]) -> Result<PeerId, KeyError> {
     let key =
         secp256k1::PublicKey::try_from_bytes(public_key).map_err(|_error| KeyError::Public {
             public_key: hex::encode(public_key),

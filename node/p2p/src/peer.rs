@@ -71,10 +71,9 @@ impl DialPlan {
         self.under_way = true;
     }
 
-    /// Nothing to dial until an address is added.
-    pub(crate) fn no_address(&mut self) {
-        self.next = None;
-        self.under_way = false;
+    /// It has just become a member: whoever is first, somebody has to be now.
+    pub(crate) fn at_once(&mut self, now: Instant) {
+        self.next = Some(now);
     }
 
     pub(crate) fn connected(&mut self) {
@@ -156,6 +155,8 @@ mod tests {
         open_timeout: Duration::ZERO,
         frame_timeout: Duration::ZERO,
         request_timeout: Duration::ZERO,
+        query_timeout: Duration::ZERO,
+        stranger_timeout: Duration::ZERO,
         ping_interval: Duration::ZERO,
         ping_timeout: Duration::ZERO,
     };

@@ -29,7 +29,7 @@ use libp2p::{
 };
 use tokio::sync::oneshot;
 
-use crate::metrics;
+use crate::{events::QueryKind, metrics};
 
 /// Negotiated inbound streams of one connection that the swarm has not taken yet; more are dropped and counted. The swarm
 /// takes them at its next turn, so this many means that somebody floods.
@@ -41,10 +41,34 @@ pub(crate) enum Channel {
     Raft,
     Forward,
     Blocks,
+    /// Membership queries.
+    Membership,
+    /// Snapshot queries.
+    Snapshot,
+    /// Announcements and farewells.
+    Control,
 }
 
+/// How many there are.
+const CHANNELS: usize = 6;
+
 impl Channel {
-    const ALL: [Self; 3] = [Self::Raft, Self::Forward, Self::Blocks];
+    const ALL: [Self; CHANNELS] = [
+        Self::Raft,
+        Self::Forward,
+        Self::Blocks,
+        Self::Membership,
+        Self::Snapshot,
+        Self::Control,
+    ];
+
+    /// The channel of a query.
+    pub(crate) fn of(kind: QueryKind) -> Self {
+        match kind {
+            QueryKind::Membership => Self::Membership,
+            QueryKind::Snapshot => Self::Snapshot,
+        }
+    }
 
     /// For the label `lane`.
     pub(crate) fn lane(self) -> &'static str {
@@ -52,6 +76,9 @@ impl Channel {
             Self::Raft => metrics::lane::RAFT,
             Self::Forward => metrics::lane::FORWARD,
             Self::Blocks => metrics::lane::BLOCKS,
+            Self::Membership => metrics::lane::MEMBERSHIP,
+            Self::Snapshot => metrics::lane::SNAPSHOT,
+            Self::Control => metrics::lane::CONTROL,
         }
     }
 }
@@ -63,6 +90,9 @@ impl AsRef<str> for Channel {
             Self::Raft => "/quorate/raft/1",
             Self::Forward => "/quorate/transactions/1",
             Self::Blocks => "/quorate/blocks/1",
+            Self::Membership => "/quorate/membership/1",
+            Self::Snapshot => "/quorate/snapshot/1",
+            Self::Control => "/quorate/control/1",
         }
     }
 }
@@ -300,7 +330,7 @@ pub(crate) struct Accept;
 
 impl UpgradeInfo for Accept {
     type Info = Channel;
-    type InfoIter = std::array::IntoIter<Channel, 3>;
+    type InfoIter = std::array::IntoIter<Channel, CHANNELS>;
 
     fn protocol_info(&self) -> Self::InfoIter {
         Channel::ALL.into_iter()

@@ -2,6 +2,8 @@
 
 mod arrivals;
 mod connections;
+mod discovery;
+mod farewell;
 mod start;
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
@@ -12,6 +14,7 @@ use libp2p::{
     Multiaddr, PeerId, Swarm,
     core::transport::ListenerId,
     gossipsub::IdentTopic,
+    kad::QueryId,
     swarm::{ConnectionId, SwarmEvent},
 };
 use tokio::{
@@ -23,9 +26,12 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::start::start;
 use crate::{
-    behaviour::{Behaviour, BehaviourEvent},
+    admission::Applicant,
+    announcement::Own,
+    behaviour::{Behaviour, BehaviourEvent, connection_limits},
+    direct::Heard,
     error::Fatal,
-    events::{PeerEvent, PeerStatus, RaftMessage, Request, TransactionBatch},
+    events::{PeerEvent, PeerStatus, RaftMessage, Request, TransactionBatch, Verdict},
     gossip::Coalescer,
     handle::{Link, OpenStream, Shared},
     lane::Lane,
@@ -49,7 +55,23 @@ enum Done {
         peer: PeerId,
         addresses: Vec<Multiaddr>,
     },
+    /// A removed member was told, or it could not be.
+    Farewell {
+        peer: PeerId,
+        connections: Vec<ConnectionId>,
+    },
 }
+
+/// A question to Kademlia for a member's announcement.
+#[derive(Debug)]
+struct Lookup {
+    id: QueryId,
+    /// Something was found that we believe.
+    found: bool,
+}
+
+/// Control messages of one member under way; it is told "busy" beyond that.
+const CONTROLS_PER_MEMBER: usize = 4;
 
 /// What the task knows of one member.
 #[derive(Debug)]
@@ -71,6 +93,13 @@ struct Peer {
     // limits on what we serve it
     forwards: Arc<Semaphore>,
     fetches: Arc<Semaphore>,
+    memberships: Arc<Semaphore>,
+    snapshots: Arc<Semaphore>,
+    controls: Arc<Semaphore>,
+    // discovery
+    /// The log that the application was told of, or knew.
+    log_told: Option<[u8; 16]>,
+    lookup: Option<Lookup>,
 }
 
 /// The network task. Dropping it without running it leaves the node deaf; so does the end of [`Network::run`].
@@ -84,10 +113,17 @@ pub struct Network {
     commands: mpsc::Receiver<OpenStream>,
     publish: mpsc::Receiver<BytesMut>,
     members: watch::Receiver<Arc<MemberTable>>,
+    own: watch::Receiver<Own>,
+    applicants: mpsc::Receiver<Applicant>,
+    heard: mpsc::Receiver<Heard>,
     // outboxes
     raft: Lane<RaftMessage>,
     transactions: Lane<TransactionBatch>,
     requests: mpsc::Sender<Request>,
+    control: mpsc::Sender<Request>,
+    verdicts: mpsc::Sender<Verdict>,
+    /// For the tasks that read control messages.
+    heard_in: mpsc::Sender<Heard>,
     peer_events: mpsc::Sender<PeerEvent>,
     // state
     /// The member table that `peers` follows.
@@ -129,6 +165,9 @@ impl Network {
                 Some(command) = self.commands.recv() => self.open_stream(command),
                 Some(message) = self.publish.recv() => self.publish(message),
                 Ok(()) = self.members.changed() => self.follow_members(),
+                Ok(()) = self.own.changed() => self.spread_own(),
+                Some(heard) = self.heard.recv() => self.on_heard(heard),
+                Some(applicant) = self.applicants.recv() => self.answer_applicant(applicant),
                 Some(done) = self.tasks.join_next() => self.on_done(done)?,
                 () = at(next_dial) => self.dial_due(Instant::now()),
             }
@@ -146,6 +185,10 @@ impl Network {
                 self.dial_resolved(raft_id, peer, addresses);
                 Ok(())
             }
+            Ok(Done::Farewell { peer, connections }) => {
+                self.part(peer, &connections);
+                Ok(())
+            }
             Err(error) if error.is_panic() => Err(Fatal::TaskPanicked(error.to_string())),
             Err(_cancelled) => Ok(()),
         }
@@ -157,6 +200,8 @@ impl Network {
             SwarmEvent::Behaviour(BehaviourEvent::Gossip(event)) => self.on_gossip(event),
             SwarmEvent::Behaviour(BehaviourEvent::Ping(event)) => self.on_ping(event),
             SwarmEvent::Behaviour(BehaviourEvent::Identify(event)) => self.on_identify(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Directory(event)) => self.on_directory(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Mdns(event)) => self.on_mdns(event),
             SwarmEvent::ConnectionEstablished {
                 peer_id,
                 connection_id,
@@ -189,14 +234,15 @@ impl Network {
             }
             SwarmEvent::NewListenAddr { address, .. } => {
                 tracing::info!(%address, "listening for members");
-                self.shared.listening.write().push(address);
+                let mut listening = self.shared.listening.write();
+                listening.push(address);
+                self.shared.announcer.listening(&listening);
             }
             SwarmEvent::ExpiredListenAddr { address, .. } => {
                 tracing::info!(%address, "no longer listening");
-                self.shared
-                    .listening
-                    .write()
-                    .retain(|known| *known != address);
+                let mut listening = self.shared.listening.write();
+                listening.retain(|known| *known != address);
+                self.shared.announcer.listening(&listening);
             }
             SwarmEvent::ListenerClosed { reason, .. } => {
                 let reason = match reason {
@@ -219,6 +265,8 @@ impl Network {
         let new = Arc::clone(&self.members.borrow_and_update());
         let old = std::mem::replace(&mut self.table, Arc::clone(&new));
         let now = Instant::now();
+        *self.swarm.behaviour_mut().limits.limits_mut() =
+            connection_limits(&self.shared.limits, new.len());
         for gone in old
             .iter()
             .filter(|m| new.get(m.raft_id).is_none_or(|n| n.peer != m.peer))
@@ -240,7 +288,12 @@ impl Network {
                         }
                     }
                 }
-                _ => self.add_peer(member, now),
+                _ => {
+                    self.add_peer(member, now);
+                    if let Some(peer) = self.peers.get_mut(&member.raft_id) {
+                        peer.dial.at_once(now);
+                    }
+                }
             }
         }
         self.count_peers();
@@ -276,6 +329,12 @@ impl Network {
             removed,
             forwards: Arc::new(Semaphore::new(limits.forwards_per_member)),
             fetches: Arc::new(Semaphore::new(limits.fetches_per_member)),
+            memberships: Arc::new(Semaphore::new(limits.memberships_per_member)),
+            snapshots: Arc::new(Semaphore::new(limits.snapshots_per_member)),
+            controls: Arc::new(Semaphore::new(CONTROLS_PER_MEMBER)),
+            // Not what the gate knows by now: a new member may have passed it a moment before it came here.
+            log_told: self.shared.gate.remembered_log_of(member.raft_id),
+            lookup: None,
         };
         let status = PeerStatus {
             raft_id: member.raft_id,
@@ -295,7 +354,8 @@ impl Network {
         self.peers.insert(member.raft_id, peer);
     }
 
-    /// Forgets a member. If its key goes on under another raft id, its connections are closed but it stays allowed.
+    /// Forgets a member: from now on nothing of it is delivered. If it is connected it is told, and then cut off. If its
+    /// key goes on under another raft id, its connections are closed but it stays allowed.
     fn remove_peer(&mut self, member: &Member, key_stays: bool) {
         self.shared.links.write().remove(&member.raft_id);
         self.shared.status.write().remove(&member.raft_id);
@@ -304,7 +364,12 @@ impl Network {
         };
         peer.link.outbox.set_connected(false);
         peer.removed.cancel();
-        self.swarm.behaviour_mut().allowed.disallow_peer(peer.id);
+        self.swarm.behaviour_mut().directory.forget(&peer.id);
+        if key_stays || peer.connections.is_empty() {
+            self.swarm.behaviour_mut().allowed.disallow_peer(peer.id);
+        } else {
+            self.say_farewell(peer.id, &peer.connections);
+        }
         if key_stays {
             self.swarm.behaviour_mut().allowed.allow_peer(peer.id);
         }
@@ -325,10 +390,13 @@ impl Network {
         metrics::peers(connected, self.peers.len());
     }
 
-    fn tell(&self, event: PeerEvent) {
-        if self.peer_events.try_send(event).is_err() {
+    /// False if the application has no room for it.
+    fn tell(&self, event: PeerEvent) -> bool {
+        let told = self.peer_events.try_send(event).is_ok();
+        if !told {
             metrics::dropped(metrics::lane::PEERS, "queue_full", 1);
         }
+        told
     }
 
     /// Stops listening, closes all connections and ends all inner tasks.
@@ -344,13 +412,10 @@ impl Network {
         if !self.swarm.remove_listener(self.listener) {
             tracing::debug!("the listener was closed before");
         }
-        for peer in self
-            .peers
-            .values()
-            .filter(|peer| !peer.connections.is_empty())
-        {
-            if self.swarm.disconnect_peer_id(peer.id).is_err() {
-                tracing::debug!(peer_id = %peer.id, "was disconnected before");
+        let connected: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
+        for peer_id in connected {
+            if self.swarm.disconnect_peer_id(peer_id).is_err() {
+                tracing::debug!(%peer_id, "was disconnected before");
             }
         }
         let closing = async {
@@ -376,6 +441,8 @@ impl Network {
             self.add_peer(member, now);
         }
         self.count_peers();
+        // Given by the configuration: no change will tell of it.
+        self.spread_own();
     }
 }
 

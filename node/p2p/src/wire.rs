@@ -5,6 +5,9 @@
 //! gossip        format u8 = 1 | flags u8 (bit 0: relay) | nonce u64 | list of transactions
 //! forward       list of transactions                     answer: status u8
 //! blocks        first height u64 | count max u32         answer: status u8 | list of blocks (only with status 0)
+//! query         anything                                 answer: status u8 | anything (only with status 0)
+//! control       kind u8 = 1 | announcement, see `announcement.rs`
+//!               kind u8 = 2: you are a member no more    answer: status u8
 //! status        0 done, 1 busy, 2 declined
 //! ```
 //!
@@ -38,6 +41,8 @@ pub(crate) enum WireError {
     Format { got: u8 },
     #[error("flags are {got:#04x}, known is {FLAG_RELAY:#04x}")]
     Flags { got: u8 },
+    #[error("control message is of kind {got}, known are 1 and 2")]
+    Control { got: u8 },
     #[error("status is {got}, allowed is 0 to 2")]
     Status { got: u8 },
 }
@@ -172,6 +177,50 @@ pub(crate) fn read_blocks_request(mut bytes: Bytes) -> Result<(u64, u32), WireEr
     Ok(request)
 }
 
+/// What members tell each other about themselves and about us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Control {
+    /// Where the sender, or another member, can be reached; not checked yet.
+    Announcement(Bytes),
+    /// We are a member no more.
+    Farewell,
+}
+
+impl Control {
+    pub(crate) fn encode(&self) -> Bytes {
+        match self {
+            Self::Announcement(record) => {
+                let mut out = BytesMut::with_capacity(1 + record.len());
+                out.put_u8(1);
+                out.put_slice(record);
+                out.freeze()
+            }
+            Self::Farewell => Bytes::from_static(&[2]),
+        }
+    }
+
+    pub(crate) fn read(mut bytes: Bytes) -> Result<Self, WireError> {
+        need(&bytes, 1, "control message")?;
+        match bytes.get_u8() {
+            1 => Ok(Self::Announcement(bytes)),
+            2 if bytes.is_empty() => Ok(Self::Farewell),
+            2 => Err(WireError::Trailing {
+                what: "control message",
+                extra: bytes.len(),
+            }),
+            got => Err(WireError::Control { got }),
+        }
+    }
+}
+
+/// An answer to a query.
+pub(crate) fn query_answer(body: &Bytes) -> Bytes {
+    let mut out = BytesMut::with_capacity(1 + body.len());
+    out.put_u8(Status::Done as u8);
+    out.put_slice(body);
+    out.freeze()
+}
+
 /// An answer without content.
 pub(crate) fn status_answer(status: Status) -> Bytes {
     Bytes::copy_from_slice(&[status as u8])
@@ -231,6 +280,14 @@ mod tests {
             hex::encode(blocks_answer(&transactions)),
             "00 00000003 00000002aabb 00000000 00000001cc".replace(' ', "")
         );
+        for (message, bytes) in [
+            (Control::Announcement(Bytes::from_static(b"xy")), "017879"),
+            (Control::Farewell, "02"),
+        ] {
+            assert_eq!(hex::encode(message.encode()), bytes);
+            assert_eq!(Control::read(message.encode()), Ok(message));
+        }
+        assert_eq!(hex::encode(query_answer(&Bytes::from_static(b"z"))), "007a");
         assert_eq!(hex::encode(status_answer(Status::Busy)), "01");
         assert_eq!(hex::encode(status_answer(Status::Declined)), "02");
     }
@@ -283,6 +340,9 @@ mod tests {
         );
         assert!(read_answer(Bytes::from_static(b"\x01x")).is_err());
         assert!(read_answer(Bytes::new()).is_err());
+        assert!(Control::read(Bytes::new()).is_err());
+        assert!(Control::read(Bytes::from_static(b"\x02x")).is_err());
+        assert!(Control::read(Bytes::from_static(b"\x03")).is_err());
         assert!(read_blocks_request(Bytes::from_static(b"0123456789abc")).is_err());
     }
 

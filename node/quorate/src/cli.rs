@@ -6,8 +6,11 @@ mod configuration;
 mod health;
 mod init;
 mod key;
+mod ledger;
+mod member;
 pub mod network;
 pub mod output;
+mod recover;
 mod rpc;
 mod run;
 mod status;
@@ -52,6 +55,9 @@ enum Command {
     /// Node keys: a member's identity.
     #[command(subcommand)]
     Key(key::KeyCommand),
+    /// Blocks and state of a node that does not run: verify, export, import, prune.
+    #[command(subcommand)]
+    Ledger(ledger::LedgerCommand),
     /// How one or more running nodes are doing.
     Status(status::StatusArgs),
     /// Call a JSON-RPC method of a running node.
@@ -61,6 +67,11 @@ enum Command {
     /// Look at the configuration.
     #[command(subcommand)]
     Config(configuration::ConfigCommand),
+    /// Who belongs to a running consortium, and changing it.
+    #[command(subcommand)]
+    Member(member::MemberCommand),
+    /// Begin anew with one member when the majority is lost for good.
+    Recover(recover::RecoverArgs),
     /// Load running nodes with transactions and measure.
     Bench(Box<crate::bench::BenchArgs>),
 }
@@ -79,10 +90,13 @@ impl Cli {
             Command::Init(args) => args.run(),
             Command::Account(command) => command.run().map_err(failed),
             Command::Key(command) => command.run().map_err(failed),
+            Command::Ledger(command) => command.run(),
             Command::Status(args) => args.run().map_err(failed),
             Command::Rpc(args) => args.run().map_err(failed),
             Command::Health(args) => args.run().map_err(failed),
             Command::Config(command) => command.run(),
+            Command::Member(command) => command.run().map_err(failed),
+            Command::Recover(args) => args.run(),
             Command::Bench(args) => crate::bench::run(*args).map_err(failed),
         }
     }

@@ -25,6 +25,10 @@ pub enum Exit {
     Task = 13,
     /// Stopping took too long.
     ShutdownTimeout = 14,
+    /// This node is no member any more. Starting it again changes nothing.
+    Removed = 15,
+    /// The others know this member with another ordering log: its disk was lost or exchanged. It must come back as a new member.
+    OtherLog = 16,
 }
 
 impl From<Exit> for ExitCode {

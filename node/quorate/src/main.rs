@@ -28,12 +28,16 @@ mod cli;
 mod config;
 mod dev;
 mod exit;
+mod join;
 mod keys;
 mod logs;
+mod membership;
 mod monitor;
 mod network;
 mod node;
 mod relay;
+mod seat;
+mod snapshots;
 mod stores;
 mod tasks;
 

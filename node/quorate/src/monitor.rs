@@ -10,9 +10,12 @@ use axum::routing::get;
 use metrics_exporter_prometheus::PrometheusHandle;
 use quorate_engine::Ledger;
 use quorate_p2p::NetworkHandle;
+use quorate_rpc::MembershipApi as _;
 use raft_adapter::{RaftHandle, Role};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+use crate::membership::MembershipService;
 
 /// A node that has applied all but so many of the entries that it knows to be committed counts as ready.
 const READY_LAG: u64 = 64;
@@ -28,6 +31,8 @@ pub struct Monitor {
     pub raft: RaftHandle,
     /// The members' network.
     pub network: NetworkHandle,
+    /// Who belongs to the consortium.
+    pub membership: MembershipService,
 }
 
 /// Serves until cancelled.
@@ -68,19 +73,25 @@ async fn health(State(monitor): State<Arc<Monitor>>) -> impl IntoResponse {
     (StatusCode::OK, axum::response::Json(body))
 }
 
-/// Ready: a leader is known and this node is close to what it knows to be committed.
+/// Ready: a leader is known, this node is a member by its own log, and it is close to what it and the leader know to be there.
 async fn ready(State(monitor): State<Arc<Monitor>>) -> impl IntoResponse {
     let status = monitor.raft.status();
     let lag = status
         .committed
         .0
         .saturating_sub(*monitor.ledger.watch_applied().borrow());
-    let ready = status.leader.is_some() && lag <= READY_LAG;
+    let view = monitor.membership.view();
+    let own = view.own();
+    // A node that has just joined knows of little and has all of it.
+    let behind = own.and_then(|member| member.lag).unwrap_or_default();
+    let near = lag <= READY_LAG && behind <= READY_LAG;
+    let ready = status.leader.is_some() && own.is_some() && near;
     let body = serde_json::json!({
         "ready": ready,
         "leader": status.leader.map(|id| id.0),
         "role": format!("{:?}", status.role).to_lowercase(),
-        "lag": lag,
+        "lag": lag.max(behind),
+        "member": own.is_some(),
         "height": monitor.ledger.head().height(),
         "peers": monitor.network.connected().len(),
     });

@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use quorate_chain::{Member, NodeId};
-use quorate_engine::{BlockSource, Ledger};
-use quorate_p2p::{Events, MemberInfo, NetworkHandle, Request};
+use quorate_engine::Ledger;
+use quorate_p2p::{Events, MemberInfo, NetworkHandle, QueryKind, Request};
 use quorate_pool::PoolHandle;
 use quorate_rpc::{LocalInfo, NetworkInfo, PeerInfo};
 use raft_adapter::{RaftHandle, RaftId, Transport};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
+use crate::membership::Lanes;
+use crate::snapshots::SnapshotServer;
 use crate::tasks::Tasks;
 
 /// Blocks in one answer, whatever the peer asks for. The bytes are bounded by the network.
@@ -39,20 +41,23 @@ impl Transport for RaftTransport {
     }
 }
 
-/// Starts the tasks that carry inbound lanes to their rooms.
+/// Starts the tasks that carry inbound lanes to their rooms. Gives back the lanes that the membership serves.
 pub fn spawn_lanes(
     tasks: &Tasks,
     events: Events,
     raft: RaftHandle,
     pool: PoolHandle,
     ledger: Ledger,
+    snapshots: SnapshotServer,
     stop: CancellationToken,
-) {
+) -> Lanes {
     let Events {
         raft: mut raft_lane,
         transactions: mut transaction_lane,
         requests: mut request_lane,
-        ..
+        control,
+        verdicts,
+        peers,
     } = events;
     tasks.worker("raft-lane", {
         let stop = stop.clone();
@@ -88,7 +93,7 @@ pub fn spawn_lanes(
             }
         }
     });
-    tasks.worker("serve-blocks", async move {
+    tasks.worker("serve-bulk", async move {
         while let Some(Some(request)) = stop.run_until_cancelled(request_lane.recv()).await {
             match request {
                 Request::Blocks {
@@ -105,9 +110,30 @@ pub fn spawn_lanes(
                     // The peer may have gone meanwhile.
                     drop(reply.send(blocks.unwrap_or_default()));
                 }
+                Request::Query {
+                    kind: QueryKind::Snapshot,
+                    body,
+                    reply,
+                    ..
+                } => {
+                    let snapshots = snapshots.clone();
+                    let answer = tokio::task::spawn_blocking(move || snapshots.answer(&body)).await;
+                    // Without an answer the question counts as declined.
+                    if let Ok(Some(answer)) = answer {
+                        drop(reply.send(answer));
+                    }
+                }
+                Request::Query { .. } | Request::Admission { .. } => {
+                    tracing::warn!("a question for control came in the lane for bulk");
+                }
             }
         }
     });
+    Lanes {
+        control,
+        verdicts,
+        peers,
+    }
 }
 
 fn serve_blocks(ledger: &Ledger, first: u64, count: u32) -> Vec<Bytes> {
@@ -128,7 +154,7 @@ fn serve_blocks(ledger: &Ledger, first: u64, count: u32) -> Vec<Bytes> {
 }
 
 /// Fetches blocks from connected peers, another one after each failure.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct PeerBlocks {
     /// The members' network.
     pub network: NetworkHandle,
@@ -136,8 +162,9 @@ pub struct PeerBlocks {
     pub runtime: Handle,
 }
 
-impl BlockSource for PeerBlocks {
-    fn fetch(&mut self, first: u64, count: u32, attempt: u32) -> Vec<Bytes> {
+impl PeerBlocks {
+    /// Encoded blocks from `first` on, or none; `attempt` chooses the peer.
+    pub fn fetch(&self, first: u64, count: u32, attempt: u32) -> Vec<Bytes> {
         let peers = self.network.connected();
         let Some(peer) = (attempt as usize)
             .checked_rem(peers.len())

@@ -25,8 +25,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::NodeConfig;
 use crate::exit::{Ended, Exit, end_now};
+use crate::join::JoinOptions;
+use crate::membership::{self, MembershipService};
 use crate::monitor::{self, Monitor};
-use crate::network::{self, PeerBlocks, RaftTransport};
+use crate::network::{self, RaftTransport};
+use crate::seat::{Removal, Seat};
+use crate::snapshots::{SnapshotMemory, Snapshots};
 use crate::stores::{self, Stores};
 use crate::tasks::Tasks;
 
@@ -51,16 +55,50 @@ pub fn client_version() -> String {
 ///
 /// # Errors
 /// With the exit code for the supervisor.
-pub fn run(config: NodeConfig, signer: Arc<dyn AccountSigner>) -> Result<(), Ended> {
+pub fn run(
+    config: NodeConfig,
+    join: JoinOptions,
+    signer: Arc<dyn AccountSigner>,
+) -> Result<(), Ended> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("io")
         .build()
         .context("starting the runtime")?;
-    let ended = runtime.block_on(serve(config, signer));
+    let ended = runtime.block_on(async {
+        let start = Start {
+            prometheus: PrometheusBuilder::new()
+                .install_recorder()
+                .context("installing the metrics recorder")?,
+            config,
+            join,
+            signer,
+            snapshots: SnapshotMemory::default(),
+        };
+        // Stores are exchanged only while nobody uses them: then the node is closed and opened again.
+        while serve(&start).await? == Outcome::Reopen {}
+        Ok(())
+    });
     // A long call of a client must not hold up a stop.
     runtime.shutdown_timeout(RUNTIME_STOP_MAX);
     ended
+}
+
+/// What every opening of the node begins with.
+struct Start {
+    config: NodeConfig,
+    join: JoinOptions,
+    signer: Arc<dyn AccountSigner>,
+    prometheus: PrometheusHandle,
+    /// What was learnt about others' snapshots; survives a reopening.
+    snapshots: SnapshotMemory,
+}
+
+/// How a run ended, when it ended well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Stopped,
+    Reopen,
 }
 
 /// The listeners, bound before anything is opened: a port in use should be the first thing said.
@@ -100,49 +138,103 @@ async fn bind(name: &'static str, address: SocketAddr) -> Result<TcpListener, En
 struct Identity {
     key: SecretKey,
     member: Member,
+    /// Its place, if it was admitted after genesis.
+    seat: Option<Seat>,
+    /// Of its ordering log.
+    log_id: [u8; 16],
 }
 
 impl Identity {
     fn load(config: &NodeConfig, genesis: &Genesis) -> Result<Self, Ended> {
-        let path = &config.node.key_file;
+        let (path, data_dir) = (&config.node.key_file, &config.node.data_dir);
         let key = crate::keys::read_node_key(path).map_err(Ended::with(Exit::Configuration))?;
         let node_id = Sealer::new(key).node_id();
-        let member = genesis
-            .members()
-            .iter()
-            .find(|m| m.node_id == node_id)
-            .cloned();
-        let member = member.ok_or_else(|| Ended {
+        let seat = Seat::load(data_dir)
+            .map_err(Ended::with(Exit::DataFolder))?
+            .filter(|seat| seat.node_id == node_id);
+        let members = match &seat {
+            Some(seat) => &seat.members,
+            None => genesis.members(),
+        };
+        let member = members.iter().find(|m| match &seat {
+            Some(seat) => m.raft_id == seat.raft_id,
+            None => m.node_id == node_id,
+        });
+        let member = member.cloned().ok_or_else(|| Ended {
             exit: Exit::Configuration,
             error: anyhow!(
-                "node.key_file {}: node id {node_id} is not among the members of genesis",
+                "node.key_file {}: node id {node_id} is not among the members of genesis (a new node joins a running consortium with \
+                 quorate node --join MEMBER_ADDRESS)",
                 path.display()
             ),
         })?;
-        Ok(Self { key, member })
+        if let Some(removal) = Removal::load(data_dir).map_err(Ended::with(Exit::DataFolder))?
+            && removal.raft_id == member.raft_id
+        {
+            return Err(Ended {
+                exit: Exit::Removed,
+                error: anyhow!(
+                    "member {} was removed from the consortium ({}); a new member begins in a new data folder",
+                    removal.raft_id,
+                    removal.learnt
+                ),
+            });
+        }
+        Ok(Self {
+            key,
+            member,
+            seat,
+            log_id: crate::seat::log_id(data_dir).map_err(Ended::with(Exit::DataFolder))?,
+        })
     }
 }
 
-async fn serve(config: NodeConfig, signer: Arc<dyn AccountSigner>) -> Result<(), Ended> {
-    let prometheus = PrometheusBuilder::new()
-        .install_recorder()
-        .context("installing the metrics recorder")?;
-    let data_dir = config.node.data_dir.clone();
-    let genesis = read_genesis(&config).map_err(Ended::with(Exit::Configuration))?;
-    let identity = Identity::load(&config, &genesis)?;
-    let _lock = lock(&data_dir).map_err(Ended::with(Exit::DataFolder))?;
-    let listeners = Listeners::bind(&config).await?;
+async fn serve(start: &Start) -> Result<Outcome, Ended> {
+    let Start { config, .. } = start;
+    let data_dir = &config.node.data_dir;
+    let _lock = lock(data_dir).map_err(Ended::with(Exit::DataFolder))?;
+    let listeners = Listeners::bind(config).await?;
+    if let Some(member) = &start.join.member {
+        tokio::select! {
+            prepared = crate::join::prepare(config, member) => prepared?,
+            signal = stop_signal() => {
+                tracing::info!(signal = signal?, "stopped before it was admitted");
+                return Ok(Outcome::Stopped);
+            }
+        }
+    }
+    let genesis_text = read_genesis(config).map_err(Ended::with(Exit::Configuration))?;
+    let genesis = Genesis::parse(&genesis_text)
+        .with_context(|| format!("genesis file {}", genesis_path(config).display()))
+        .map_err(Ended::with(Exit::Configuration))?;
+    let identity = Identity::load(config, &genesis)?;
 
     let opening = {
         let (config, genesis) = (config.clone(), genesis.clone());
-        tokio::task::spawn_blocking(move || stores::open(&config, &genesis))
+        let snapshots = start.snapshots.clone();
+        tokio::task::spawn_blocking(move || {
+            snapshots
+                .settle(&config, &genesis)
+                .map_err(Ended::with(Exit::Storage))?;
+            stores::open(&config, &genesis)
+        })
     };
     let stores = opening.await.context("opening the stores")??;
-    Node::assemble(
-        config, genesis, identity, stores, listeners, prometheus, signer,
-    )?
-    .run()
-    .await
+    let parts = Parts {
+        start,
+        genesis,
+        genesis_text,
+        identity,
+    };
+    Node::assemble(parts, stores, listeners)?.run().await
+}
+
+/// What a node is assembled from.
+struct Parts<'a> {
+    start: &'a Start,
+    genesis: Genesis,
+    genesis_text: String,
+    identity: Identity,
 }
 
 /// All parts of a running node.
@@ -156,51 +248,71 @@ struct Node {
 }
 
 impl Node {
-    fn assemble(
-        config: NodeConfig,
-        genesis: Genesis,
-        identity: Identity,
-        stores: Stores,
-        listeners: Listeners,
-        prometheus: PrometheusHandle,
-        signer: Arc<dyn AccountSigner>,
-    ) -> Result<Self, Ended> {
+    fn assemble(parts: Parts<'_>, stores: Stores, listeners: Listeners) -> Result<Self, Ended> {
+        let Parts {
+            start,
+            genesis,
+            genesis_text,
+            identity,
+        } = parts;
+        let config = &start.config;
         let tasks = Tasks::new();
         let network_stop = CancellationToken::new();
         let front_stop = CancellationToken::new();
         let Stores { blocks, state } = stores;
         let ledger = Ledger::new(&genesis, blocks, state);
-        let pool = open_pool(&config, &genesis, &ledger);
+        let pool = open_pool(config, &genesis, &ledger);
         let head = ledger.head();
-        tracing::info!(height = head.height(), block = %head.hash(), raft_id = identity.member.raft_id, "chain opened");
+        let raft_id = identity.member.raft_id;
+        tracing::info!(height = head.height(), block = %head.hash(), raft_id, "chain opened");
 
         let (network, events) = start_network(
-            &config,
+            config,
             &genesis,
             &identity,
             &ledger,
             &tasks,
             network_stop.clone(),
         )?;
+        let ordering = |error: anyhow::Error| Ended {
+            exit: Exit::Ordering,
+            error,
+        };
         let opened = raft_adapter::open(
-            raft_config(&config, &genesis, &identity),
+            raft_config(config, &genesis, raft_id),
             &config.node.data_dir.join("raft"),
             LogIndex(head.raft_index),
             Box::new(RaftTransport(network.clone())),
         )
-        .map_err(|e| Ended {
-            exit: Exit::Ordering,
-            error: anyhow!("ordering: {e}"),
-        })?;
+        .map_err(|e| ordering(anyhow!("ordering: {e}")))?;
         let raft = opened.handle.clone();
-        network::spawn_lanes(
+        ledger
+            .adopt_members(&opened.table)
+            .map_err(|e| ordering(anyhow!("member table of the log: {e}")))?;
+        let membership =
+            MembershipService::new(raft_id, genesis_text, raft.clone(), network.clone());
+        let snapshots = Snapshots::new(config, &ledger, &raft, &network, &start.snapshots)
+            .map_err(Ended::with(Exit::Storage))?;
+        let lanes = network::spawn_lanes(
             &tasks,
             events,
             raft.clone(),
             pool.clone(),
             ledger.clone(),
+            snapshots.server(),
             network_stop.clone(),
         );
+        let follow = membership::Follow {
+            service: membership.clone(),
+            raft_id,
+            seat: identity.seat.clone(),
+            addresses: config.p2p.addresses.clone(),
+            announce: config.p2p.announce.clone(),
+            promote_when_caught_up: start.join.promote_when_caught_up,
+            data_dir: config.node.data_dir.clone(),
+        };
+        membership::follow(&tasks, follow, lanes, &front_stop);
+        snapshots.start(&tasks, &front_stop);
 
         let mut threads = Vec::new();
         let runner = opened.runner;
@@ -210,15 +322,15 @@ impl Node {
                 runner.run().map_err(|e| (Exit::Ordering, e.to_string()))
             })?,
         ));
-        let parts = EngineParts {
-            config: &config,
+        let engine = EngineParts {
+            config,
             identity: &identity,
             ledger: &ledger,
             pool: &pool,
             raft: &raft,
-            network: &network,
+            snapshots: &snapshots,
         };
-        parts.start(&tasks, opened.deliveries, &front_stop, &mut threads)?;
+        engine.start(&tasks, opened.deliveries, &front_stop, &mut threads)?;
 
         let node = Self {
             tasks,
@@ -232,11 +344,12 @@ impl Node {
             pool: pool.clone(),
             raft: raft.clone(),
             network: network::view(&network),
-            signer,
+            membership: Arc::new(membership.clone()),
+            signer: Arc::clone(&start.signer),
             client_version: client_version(),
             node: NodeIdentity {
                 node_id: identity.member.node_id,
-                raft_id: identity.member.raft_id,
+                raft_id,
             },
             config: config.rpc_config(),
         };
@@ -244,10 +357,11 @@ impl Node {
             context,
             listeners,
             Monitor {
-                prometheus,
+                prometheus: start.prometheus.clone(),
                 ledger,
                 raft,
                 network,
+                membership,
             },
             pool,
         );
@@ -295,7 +409,7 @@ impl Node {
     }
 
     /// Waits for a signal or a failure, then stops everything along the data flow.
-    async fn run(self) -> Result<(), Ended> {
+    async fn run(self) -> Result<Outcome, Ended> {
         tokio::select! {
             () = self.tasks.stop.cancelled() => {}
             signal = stop_signal() => {
@@ -336,9 +450,10 @@ impl Node {
                 exit: failure.exit,
                 error: anyhow!("{}: {}", failure.task, failure.reason),
             }),
+            None if tasks.is_to_reopen() => Ok(Outcome::Reopen),
             None => {
                 tracing::info!("stopped");
-                Ok(())
+                Ok(Outcome::Stopped)
             }
         }
     }
@@ -351,7 +466,7 @@ struct EngineParts<'a> {
     ledger: &'a Ledger,
     pool: &'a PoolHandle,
     raft: &'a RaftHandle,
-    network: &'a NetworkHandle,
+    snapshots: &'a Snapshots,
 }
 
 impl EngineParts<'_> {
@@ -373,15 +488,21 @@ impl EngineParts<'_> {
             self.raft.clone(),
             executed.clone(),
             flusher_handle,
-            Box::new(PeerBlocks {
-                network: self.network.clone(),
-                runtime: tokio::runtime::Handle::current(),
-            }),
+            Box::new(self.snapshots.source(&tasks.stop)),
             tasks.stop.clone(),
         );
         threads.push((
             "importer",
-            tasks.critical_thread("importer", move || importer.run(deliveries).map_err(fatal))?,
+            tasks.critical_thread("importer", {
+                let tasks = tasks.clone();
+                move || match importer.run(deliveries) {
+                    Err(Fatal::Reopen(reason)) => {
+                        tasks.reopen(&reason);
+                        Ok(())
+                    }
+                    ended => ended.map_err(fatal),
+                }
+            })?,
         ));
         threads.push((
             "flusher",
@@ -422,9 +543,16 @@ fn fatal(e: Fatal) -> (Exit, String) {
         Fatal::Store(_) | Fatal::State(_) | Fatal::StateWrite { .. } | Fatal::Recovery { .. } => {
             Exit::Storage
         }
-        Fatal::Impossible(_) => Exit::Task,
+        Fatal::Reopen(_) | Fatal::Impossible(_) => Exit::Task,
     };
     (exit, e.to_string())
+}
+
+fn unix_millis() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn unix_seconds() -> u64 {
@@ -464,7 +592,8 @@ fn start_network(
     tasks: &Tasks,
     stop: CancellationToken,
 ) -> Result<(NetworkHandle, quorate_p2p::Events), Ended> {
-    let members = genesis.members().iter();
+    let (members, removed) = membership::members_at_start(genesis, identity.seat.as_ref());
+    let members = members.iter();
     let members = members
         .map(|m| network::member_info(m, config.p2p.addresses.get(&m.raft_id)))
         .collect();
@@ -477,6 +606,12 @@ fn start_network(
         ledger.genesis().hash().0,
     );
     p2p.agent_version = client_version();
+    p2p.removed = removed;
+    p2p.log_id = identity.log_id;
+    p2p.known_logs = crate::seat::known_logs(&config.node.data_dir);
+    p2p.announce = config.p2p.announce.clone();
+    p2p.announce_sequence = unix_millis();
+    p2p.mdns = config.p2p.mdns;
     let (handle, events, network) = quorate_p2p::start(p2p).map_err(|e| Ended {
         exit: Exit::Network,
         error: anyhow!("p2p.listen {}: {e}", config.p2p.listen),
@@ -485,19 +620,14 @@ fn start_network(
     Ok((handle, events))
 }
 
-fn raft_config(
-    config: &NodeConfig,
-    genesis: &Genesis,
-    identity: &Identity,
-) -> raft_adapter::Config {
+/// What ordering needs to know, for a running node and for a recovery by hand.
+pub fn raft_config(config: &NodeConfig, genesis: &Genesis, raft_id: u64) -> raft_adapter::Config {
     let with_role = |role: MemberRole| {
         let members = genesis.members().iter().filter(move |m| m.role == role);
         members.map(|m| RaftId(m.raft_id)).collect::<Vec<_>>()
     };
-    let mut raft = raft_adapter::Config::new(
-        RaftId(identity.member.raft_id),
-        with_role(MemberRole::Voter),
-    );
+    let mut raft = raft_adapter::Config::new(RaftId(raft_id), with_role(MemberRole::Voter));
+    raft.details = membership::genesis_details(genesis.members());
     raft.learners = with_role(MemberRole::Learner);
     raft.tick = config.raft.tick;
     raft.election_ticks = config.raft.election_ticks;
@@ -518,15 +648,15 @@ fn raft_config(
     raft
 }
 
-fn read_genesis(config: &NodeConfig) -> anyhow::Result<Genesis> {
+fn read_genesis(config: &NodeConfig) -> anyhow::Result<String> {
     let path = genesis_path(config);
-    let text = std::fs::read_to_string(&path).with_context(|| {
+    std::fs::read_to_string(&path).with_context(|| {
         format!("genesis file {} cannot be read (quorate init --genesis FILE --data-dir DIR puts it there)", path.display())
-    })?;
-    Genesis::parse(&text).with_context(|| format!("genesis file {}", path.display()))
+    })
 }
 
-fn genesis_path(config: &NodeConfig) -> PathBuf {
+/// Where the genesis file is, or will be.
+pub fn genesis_path(config: &NodeConfig) -> PathBuf {
     config
         .node
         .genesis
@@ -535,7 +665,7 @@ fn genesis_path(config: &NodeConfig) -> PathBuf {
 }
 
 /// Takes the data folder for this process alone; released by the system when the process ends.
-fn lock(dir: &Path) -> anyhow::Result<File> {
+pub fn lock(dir: &Path) -> anyhow::Result<File> {
     std::fs::create_dir_all(dir).with_context(|| format!("data folder {}", dir.display()))?;
     let path = dir.join("lock");
     let file = File::create(&path).with_context(|| format!("lock file {}", path.display()))?;

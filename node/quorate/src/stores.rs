@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::anyhow;
-use quorate_chain::{BlockStore, Genesis, SealedBlock, StoreError};
+use quorate_chain::{BlockStore, Genesis, SealedBlock, StoreConfig, StoreError};
 use quorate_engine::{Fatal, catch_up_state};
 use quorate_kv::{Kv, SledConfig, SledKv, quarantine};
 use quorate_state::{FlushPolicy, OpenError, StateConfig, StateStore};
@@ -27,19 +27,22 @@ pub struct Stores {
 /// With the exit code for the supervisor.
 pub fn open(config: &NodeConfig, genesis: &Genesis) -> Result<Stores, Ended> {
     let dir = &config.node.data_dir;
-    let genesis_block =
-        SealedBlock::genesis(genesis.header(quorate_state::genesis_state_root(genesis.alloc())));
+    let genesis_block = genesis_block(genesis);
     let index = open_kv(config, &dir.join("index"))?;
-    let blocks = BlockStore::open(&dir.join("blocks"), index, genesis_block).map_err(|e| {
-        let exit = match &e {
-            StoreError::OtherGenesis { .. } => Exit::DataFolder,
-            _ => Exit::Storage,
-        };
-        Ended {
-            exit,
-            error: e.into(),
-        }
-    })?;
+    let settings = StoreConfig {
+        segment_bytes: config.sync.block_file_bytes,
+    };
+    let blocks = BlockStore::open_with(settings, &dir.join("blocks"), index, genesis_block)
+        .map_err(|e| {
+            let exit = match &e {
+                StoreError::OtherGenesis { .. } => Exit::DataFolder,
+                _ => Exit::Storage,
+            };
+            Ended {
+                exit,
+                error: e.into(),
+            }
+        })?;
     let blocks = Arc::new(blocks);
     match open_state(config, genesis, &blocks) {
         Ok(state) => Ok(Stores { blocks, state }),
@@ -62,6 +65,11 @@ pub fn open(config: &NodeConfig, genesis: &Genesis) -> Result<Stores, Ended> {
         }
         Err(StateTrouble::Final(ended)) => Err(ended),
     }
+}
+
+/// Block 0.
+pub fn genesis_block(genesis: &Genesis) -> SealedBlock {
+    SealedBlock::genesis(genesis.header(quorate_state::genesis_state_root(genesis.alloc())))
 }
 
 enum StateTrouble {

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -35,6 +36,7 @@ pub struct Tasks {
     pub stop: CancellationToken,
     tracker: TaskTracker,
     failure: Arc<Mutex<Option<Failure>>>,
+    reopen: Arc<AtomicBool>,
 }
 
 impl Tasks {
@@ -44,6 +46,7 @@ impl Tasks {
             stop: CancellationToken::new(),
             tracker: TaskTracker::new(),
             failure: Arc::new(Mutex::new(None)),
+            reopen: Arc::new(AtomicBool::new(false)),
         }
     }
 
@@ -54,6 +57,18 @@ impl Tasks {
             .lock()
             .get_or_insert(Failure { task, exit, reason });
         self.stop.cancel();
+    }
+
+    /// Stops the node so that it can be opened again at once, with other stores.
+    pub fn reopen(&self, reason: &str) {
+        tracing::info!(reason, "closing the node in order to open it again");
+        self.reopen.store(true, Ordering::Release);
+        self.stop.cancel();
+    }
+
+    /// True if the node is to be opened again.
+    pub fn is_to_reopen(&self) -> bool {
+        self.reopen.load(Ordering::Acquire)
     }
 
     /// The first failure, if any.

@@ -13,7 +13,7 @@ pub enum Namespace {
     Web3,
     /// Content of the transaction pool.
     Txpool,
-    /// Roles and members, as in Quorum.
+    /// Roles and members, as in Quorum: reading them and changing them. Without it, members are changed over gRPC only.
     Raft,
     /// This node and its peers. `admin_addPeer` can change where a member is looked for, but not who is a member.
     Admin,

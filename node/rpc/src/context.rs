@@ -10,7 +10,7 @@ use quorate_engine::Ledger;
 use quorate_pool::PoolHandle;
 use raft_adapter::RaftHandle;
 
-use crate::RpcConfig;
+use crate::{MembershipApi, RpcConfig};
 
 /// Everything that the servers work with. Cheap to clone.
 #[derive(Clone)]
@@ -21,6 +21,8 @@ pub struct RpcContext {
     pub pool: PoolHandle,
     /// Ordering, for roles and watermarks.
     pub raft: RaftHandle,
+    /// Who belongs to the consortium, and changing it.
+    pub membership: Arc<dyn MembershipApi>,
     /// The members' network.
     pub network: Arc<dyn NetworkInfo>,
     /// Accounts that this node signs for.

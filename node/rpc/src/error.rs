@@ -1,8 +1,12 @@
-//! Every error that leaves the node: the only file with JSON-RPC codes and gRPC statuses.
+//! Every error that leaves the node: JSON-RPC codes and gRPC statuses are here and in the modules below, nowhere else.
 //!
 //! Codes named by the execution-apis specification (its error groups) come first: 1 to 4 execution, 800 to 809 gas and fees,
 //! 1000 and 1001 pool, 4444 pruned history. Where it names none, EIP-1474's do. Each enum is matched arm by arm: a new
 //! variant must be judged here before it compiles.
+
+mod membership;
+
+pub use membership::membership_fault;
 
 use alloy_primitives::{B256, Bytes};
 use jsonrpsee::types::ErrorObjectOwned;
@@ -10,9 +14,11 @@ use quorate_chain::{StoreError, TransactionError};
 use quorate_evm::{CallError, EstimateError, InvalidTransaction};
 use quorate_pool::{AdmitError, Fate};
 use quorate_state::{ApplyError, HistoryError, ReadError};
+use serde_json::Value;
 use tonic::{Code, Status};
 
-use crate::SignError;
+use crate::feed::FeedError;
+use crate::{MembershipError, SignError};
 
 /// Why a server ended.
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +37,7 @@ pub enum ServeError {
     Grpc(#[from] tonic::transport::Error),
     /// The chain cannot be read any more; the node is ending or has to.
     #[error("the chain cannot be followed: {0}")]
-    Feed(#[from] crate::feed::FeedError),
+    Feed(#[from] FeedError),
 }
 
 /// Why a request has no result.
@@ -81,7 +87,15 @@ pub enum RpcError {
     /// The filter does not exist, or was not asked for too long.
     #[error("filter not found")]
     UnknownFilter,
-    /// State that far back is not kept, or cannot be proved.
+    /// Blocks or state that far back were pruned, or never were on this node.
+    #[error("pruned history unavailable: {what} pruned below {below}")]
+    PrunedBelow {
+        /// Of what.
+        what: &'static str,
+        /// The lowest height that there is.
+        below: u64,
+    },
+    /// State that cannot be proved any more.
     #[error("{reason}")]
     Pruned {
         /// What there is.
@@ -137,6 +151,27 @@ pub enum RpcError {
         /// Why.
         reason: String,
     },
+    /// The membership was not changed, or is not known to be.
+    #[error("{}", membership::text(.0))]
+    Membership(#[from] MembershipError),
+    /// A new voter would cost the quorum: as above, with the way to do it.
+    #[error("{}; a new voter counts only when it has caught up: add it with raft_addLearner, and when it follows use raft_promoteToPeer", membership::text(.0))]
+    NewVoter(MembershipError),
+    /// Quorum's refusal to promote what is no learner.
+    #[error("{raft_id} is not a learner. only learner can be promoted to peer")]
+    NotALearner {
+        /// Who was meant.
+        raft_id: u64,
+    },
+    /// Nobody has this key.
+    #[error("node not found in the cluster: {node}")]
+    UnknownNode {
+        /// What was asked for.
+        node: String,
+    },
+    /// Nobody took over in time.
+    #[error("leadership was not handed over in time; the leader may be the same as before")]
+    TransferTimeout,
     /// Our own fault or that of our disk. The text is for the log; clients get none of it.
     #[error("internal error")]
     Internal {
@@ -151,7 +186,7 @@ pub(crate) struct Outward {
     pub(crate) json: i32,
     pub(crate) grpc: Code,
     /// `data` of the JSON-RPC error.
-    pub(crate) data: Option<String>,
+    pub(crate) data: Option<Value>,
 }
 
 impl Outward {
@@ -202,7 +237,7 @@ impl RpcError {
             Self::Admit(error) => admit(error),
             Self::Invalid(error) => invalid(error),
             Self::Reverted { data } => Outward {
-                data: Some(data.to_string()),
+                data: Some(data.to_string().into()),
                 ..new(REVERTED, Code::Aborted)
             },
             Self::Halted { .. } => new(REFUSED, Code::Aborted),
@@ -211,11 +246,19 @@ impl RpcError {
                 new(NOT_FOUND, Code::NotFound)
             }
             Self::Pruned { .. } => new(PRUNED, Code::OutOfRange),
+            Self::PrunedBelow { below, .. } => Outward {
+                data: Some(serde_json::json!({ "prunedBelow": below })),
+                ..new(PRUNED, Code::OutOfRange)
+            },
+            Self::Membership(error) | Self::NewVoter(error) => membership::outward(error),
+            Self::NotALearner { .. } => new(REFUSED, Code::FailedPrecondition),
+            Self::UnknownNode { .. } => new(NOT_FOUND, Code::NotFound),
+            Self::TransferTimeout => new(UNAVAILABLE, Code::DeadlineExceeded),
             Self::Limit { .. } | Self::Busy { .. } => new(LIMIT, Code::ResourceExhausted),
             Self::NoNotifications => new(UNSUPPORTED, Code::Unimplemented),
             Self::NoLeader | Self::Stopping => new(UNAVAILABLE, Code::Unavailable),
             Self::WaitTimeout { hash, .. } => Outward {
-                data: Some(hash.to_string()),
+                data: Some(hash.to_string().into()),
                 ..new(WAIT_TIMEOUT, Code::DeadlineExceeded)
             },
             Self::Departed { .. } => new(REFUSED, Code::FailedPrecondition),
@@ -236,13 +279,22 @@ impl RpcError {
     }
 
     /// As gRPC answers. This is where an error of ours is logged.
-    pub(crate) fn into_status(self) -> Status {
+    pub fn into_status(self) -> Status {
         self.log();
-        Status::new(self.outward().grpc, self.to_string())
+        let (code, text) = (self.outward().grpc, self.to_string());
+        match &self {
+            Self::Membership(error) | Self::NewVoter(error) => {
+                membership::status(code, text, error)
+            }
+            _ => Status::new(code, text),
+        }
     }
 
     fn log(&self) {
-        if let Self::Internal { reason } = self {
+        if let Self::Internal { reason }
+        | Self::Membership(MembershipError::Failed { reason })
+        | Self::NewVoter(MembershipError::Failed { reason }) = self
+        {
             tracing::error!(reason, "a request failed inside the node");
         }
     }
@@ -371,21 +423,51 @@ fn abi_size(body: &[u8], at: usize) -> Option<usize> {
 
 impl From<StoreError> for RpcError {
     fn from(error: StoreError) -> Self {
-        Self::internal(error)
+        match error {
+            StoreError::Pruned { below } => Self::PrunedBelow {
+                what: "blocks are",
+                below,
+            },
+            StoreError::Io { .. }
+            | StoreError::Damaged { .. }
+            | StoreError::OtherGenesis { .. }
+            | StoreError::OutOfOrder { .. }
+            | StoreError::NotEmpty { .. }
+            | StoreError::Anchor(_)
+            | StoreError::Index(_)
+            | StoreError::Poisoned => Self::internal(error),
+        }
     }
 }
 
 impl From<ReadError> for RpcError {
     fn from(error: ReadError) -> Self {
-        Self::internal(error)
+        match error {
+            ReadError::Pruned { first, .. } => Self::PrunedBelow {
+                what: "state is",
+                below: first,
+            },
+            ReadError::Storage { .. } | ReadError::Damaged { .. } => Self::internal(error),
+        }
+    }
+}
+
+impl From<FeedError> for RpcError {
+    fn from(error: FeedError) -> Self {
+        match error {
+            FeedError::Store(error) => error.into(),
+            FeedError::Ended => Self::Stopping,
+            FeedError::Missing { .. } => Self::internal(error),
+        }
     }
 }
 
 impl From<HistoryError> for RpcError {
     fn from(error: HistoryError) -> Self {
         match error {
-            HistoryError::Pruned { .. } => Self::Pruned {
-                reason: error.to_string(),
+            HistoryError::Pruned { first, .. } => Self::PrunedBelow {
+                what: "state is",
+                below: first,
             },
             HistoryError::Future { .. } => Self::UnknownBlock,
             HistoryError::Read(error) => error.into(),

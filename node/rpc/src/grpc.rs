@@ -1,7 +1,8 @@
-//! The gRPC service `quorate.v1.Ledger`, with health and reflection.
+//! The gRPC services `quorate.v1.Ledger` and `quorate.v1.Membership`, with health and reflection.
 
 mod convert;
 mod incoming;
+mod membership;
 mod service;
 mod submissions;
 
@@ -11,10 +12,12 @@ use tonic::transport::Server;
 
 use quorate_proto::v1;
 use quorate_proto::v1::ledger_server::LedgerServer;
+use quorate_proto::v1::membership_server::MembershipServer;
 
 use crate::feed::BlockFeed;
 use crate::node::Node;
 use crate::{RpcContext, ServeError};
+use membership::MembershipService;
 use service::LedgerService;
 
 /// Bytes that a client may send on one stream before it must wait for us. Streams of transactions are the largest.
@@ -38,8 +41,14 @@ pub async fn serve_grpc(
     let ledger = LedgerServer::new(LedgerService::new(node.clone()))
         .max_decoding_message_size(config.grpc_request_bytes_max)
         .max_encoding_message_size(config.grpc_response_bytes_max);
+    let membership = MembershipServer::new(MembershipService::new(node.clone()))
+        .max_decoding_message_size(config.grpc_request_bytes_max)
+        .max_encoding_message_size(config.grpc_response_bytes_max);
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_serving::<LedgerServer<LedgerService>>().await;
+    reporter
+        .set_serving::<MembershipServer<MembershipService>>()
+        .await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(v1::FILE_DESCRIPTOR_SET)
@@ -52,6 +61,7 @@ pub async fn serve_grpc(
         .http2_keepalive_interval(Some(config.grpc_keep_alive))
         .http2_keepalive_timeout(Some(config.grpc_keep_alive))
         .add_service(ledger)
+        .add_service(membership)
         .add_service(health)
         .add_service(reflection().build_v1()?)
         // Older tools ask for this one only.

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::feed::is_recent;
 use crate::json::filters::Filters;
 use crate::json::logs::Blooms;
+use crate::membership::ChangePlaces;
 use crate::waiters::{Included, Waiters};
 use crate::{RpcContext, RpcError};
 
@@ -35,6 +36,7 @@ pub(crate) struct Node {
     pub(crate) waiters: Waiters,
     pub(crate) filters: Filters,
     pub(crate) blooms: Blooms,
+    pub(crate) changes: ChangePlaces,
     /// Serialises `eth_sendTransaction` per account, so that two sends do not take the same nonce. Holds accounts of the
     /// signer only, so it is as small as that.
     pub(crate) senders: Mutex<BTreeMap<Address, Arc<tokio::sync::Mutex<()>>>>,
@@ -70,6 +72,7 @@ impl Node {
             waiters: Waiters::new(config.waiters_max),
             filters: Filters::new(config.filters_max, config.filter_lifetime),
             blooms: Blooms::default(),
+            changes: ChangePlaces::default(),
             senders: Mutex::new(BTreeMap::new()),
             calls: Arc::new(Semaphore::new(config.concurrent_calls)),
             reads: Arc::new(Semaphore::new(config.concurrent_reads)),

@@ -8,6 +8,7 @@ use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, U256, keccak256};
 use parking_lot::{Mutex, RwLock};
 use quorate_kv::{Direction, Entry, KeyRange, Kv, KvError};
 
+use crate::preimages::Preimages;
 use crate::trie::{NodeReader, Space, Trie, TrieError};
 use crate::{Account, ReadError, StateConfig, layout};
 
@@ -47,8 +48,10 @@ pub(crate) struct Persisted {
 pub(crate) struct Disk {
     pub(crate) kv: Arc<dyn Kv>,
     pub(crate) config: StateConfig,
-    /// First height at which reads are possible.
-    pub(crate) history_start: u64,
+    /// First height at which reads are possible; rises.
+    pub(crate) history_start: AtomicU64,
+    /// Where flushes leave old values for an export under way.
+    pub(crate) export: Mutex<Option<Arc<Preimages>>>,
     pub(crate) marks: RwLock<Marks>,
     /// Replaced by each flush; also tells the next `advance` what may be forgotten.
     pub(crate) persisted: Mutex<Arc<Persisted>>,
@@ -80,7 +83,8 @@ impl Disk {
         Self {
             kv,
             config,
-            history_start,
+            history_start: AtomicU64::new(history_start),
+            export: Mutex::new(None),
             marks: RwLock::new(Marks {
                 durable,
                 flushing: durable,
@@ -119,11 +123,13 @@ impl Disk {
     ) -> Result<Option<Account>, ReadError> {
         let key = layout::account_key(address);
         let flat = self.kv.get(&key).map_err(storage_failed)?;
-        if !flat_is_right()
-            && let Some((key, old)) =
-                self.first_change_after(&layout::account_history_prefix(address), height)?
-        {
-            return layout::decode_old_account(&old).map_err(|reason| damaged(&key, reason));
+        if !flat_is_right() {
+            let prefix = layout::account_history_prefix(address);
+            let old = self.first_change_after(&prefix, height)?;
+            self.check_kept(height)?;
+            if let Some((key, old)) = old {
+                return layout::decode_old_account(&old).map_err(|reason| damaged(&key, reason));
+            }
         }
         flat.map(|flat| layout::decode_account(&flat).map_err(|reason| damaged(&key, reason)))
             .transpose()
@@ -139,14 +145,25 @@ impl Disk {
     ) -> Result<U256, ReadError> {
         let mut key = layout::storage_key(address, slot);
         let mut value = self.kv.get(&key).map_err(storage_failed)?;
-        if !flat_is_right()
-            && let Some((old_key, old)) =
-                self.first_change_after(&layout::storage_history_prefix(address, slot), height)?
-        {
-            (key, value) = (old_key, Some(old));
+        if !flat_is_right() {
+            let prefix = layout::storage_history_prefix(address, slot);
+            let old = self.first_change_after(&prefix, height)?;
+            self.check_kept(height)?;
+            if let Some((old_key, old)) = old {
+                (key, value) = (old_key, Some(old));
+            }
         }
         let value = value.unwrap_or_default();
         layout::decode_value(&value).map_err(|reason| damaged(&key, reason))
+    }
+
+    /// Asked after old values were read: were they all there?
+    fn check_kept(&self, height: u64) -> Result<(), ReadError> {
+        let first = self.history_start.load(Ordering::Acquire);
+        if height < first {
+            return Err(ReadError::Pruned { height, first });
+        }
+        Ok(())
     }
 
     /// The first old value recorded above `height`: it is what was there at `height`.

@@ -30,6 +30,12 @@ pub enum OpenError {
         /// What this version reads.
         supported: u8,
     },
+    /// Restoring a state from chunks was interrupted. Remove the storage and restore again.
+    #[error("restoring the state at height {height} was interrupted")]
+    Unfinished {
+        /// Height of the state that was to be restored.
+        height: u64,
+    },
     /// A setting is out of its range.
     #[error("{field} is out of range, allowed is {allowed}")]
     Config {

@@ -86,6 +86,11 @@ impl FlushJob {
         let writes = stages.iter().map(Batch::len).sum();
         let bytes = stages.iter().map(Batch::size_bytes).sum();
 
+        // Before writing: an export under way needs what is about to be written over.
+        let export = disk.export.lock().clone();
+        if let Some(preimages) = export {
+            preimages.record(target.changes_after(self.from.mark.height));
+        }
         // Before writing: a reader that finds the old mark after reading a flat value knows that the value is an old one.
         disk.marks.write().flushing = target.mark;
         disk.kv.write_staged(stages).map_err(storage_failed)?;

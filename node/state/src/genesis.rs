@@ -11,7 +11,8 @@ use quorate_kv::{Batch, Direction, KeyRange, Kv};
 use crate::disk::{Mark, damaged, storage_failed};
 use crate::flush::put_code;
 use crate::snapshot::slot_key;
-use crate::trie::{Change, NodeReader, NodeWrite, Space, Trie};
+use crate::trie::{Change, NodeReader, Space, Trie};
+use crate::writer::Writer;
 use crate::{Account, OpenError, ReadError, layout};
 
 /// Bytes per batch. The genesis state may be larger than one batch should be.
@@ -80,41 +81,6 @@ impl Parts {
     }
 }
 
-/// Writes in batches of bounded size.
-struct Writer<'a> {
-    kv: &'a dyn Kv,
-    batch: Batch,
-}
-
-impl Writer<'_> {
-    fn put(&mut self, key: Vec<u8>, value: Vec<u8>) -> Result<(), ReadError> {
-        self.batch.put(key, value);
-        if self.batch.size_bytes() >= BATCH_BYTES {
-            self.write()
-        } else {
-            Ok(())
-        }
-    }
-
-    fn write(&mut self) -> Result<(), ReadError> {
-        self.kv
-            .write(std::mem::take(&mut self.batch))
-            .map_err(storage_failed)
-    }
-
-    fn put_trie(&mut self, trie: &Trie, space: Space) -> Result<(), ReadError> {
-        let reader = NodeReader::new(self.kv, space);
-        trie.writes_since(
-            &Trie::default(),
-            &reader,
-            &mut |NodeWrite { path, node }| match node {
-                Some(node) => self.put(layout::trie_node_key(space, &path), node),
-                None => Ok(()),
-            },
-        )
-    }
-}
-
 /// Writes the genesis state into an empty store, durably. It may take several batches: the genesis hash goes first and the
 /// durable mark last, so that a store with one and without the other is known to be unfinished.
 pub(crate) fn write(
@@ -132,10 +98,7 @@ pub(crate) fn write(
     kv.write(begin).map_err(storage_failed)?;
     kv.barrier().map_err(storage_failed)?;
 
-    let mut writer = Writer {
-        kv,
-        batch: Batch::new(),
-    };
+    let mut writer = Writer::new(kv);
     let mut leaves = Vec::with_capacity(accounts.len());
     for (address, genesis) in &accounts {
         let parts = Parts::of(genesis);
@@ -159,9 +122,11 @@ pub(crate) fn write(
                 .update(changes, &NodeReader::new(kv, space))
                 .map_err(ReadError::from)?;
             storage_root = trie.root_hash();
-            writer.put_trie(&trie, space)?;
+            writer.put_trie(&trie, &Trie::default(), space)?;
         }
-        put_code(&mut writer.batch, &parts.account.code_hash, &parts.code)?;
+        let mut code = Batch::new();
+        put_code(&mut code, &parts.account.code_hash, &parts.code)?;
+        writer.append(code)?;
         writer.put(
             layout::account_key(address),
             layout::encode_account(&parts.account),
@@ -176,7 +141,7 @@ pub(crate) fn write(
         .update(leaves, &NodeReader::new(kv, Space::Accounts))
         .map_err(ReadError::from)?;
     let root = trie.root_hash();
-    writer.put_trie(&trie, Space::Accounts)?;
+    writer.put_trie(&trie, &Trie::default(), Space::Accounts)?;
     writer.write()?;
 
     // Two ways of computing one root: a node that starts from a wrong one would never agree with the others.

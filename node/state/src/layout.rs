@@ -36,6 +36,8 @@ pub(crate) const KEY_GENESIS: &[u8] = b"Mgenesis";
 pub(crate) const KEY_DURABLE: &[u8] = b"Mdurable";
 /// `M | history`: height 8; the first height at which reads are possible.
 pub(crate) const KEY_HISTORY: &[u8] = b"Mhistory";
+/// `M | restore`: height 8; there while a state is being restored from chunks.
+pub(crate) const KEY_RESTORE: &[u8] = b"Mrestore";
 
 /// Largest entry of old values, in bytes. Entries of one page of the storage should fit into memory together.
 const OLD_VALUES_SIZE_MAX: usize = 1024;

@@ -13,6 +13,8 @@
 //!                      flush_job() ── run ──► one atomic write: old values, flat values, trie nodes; durable
 //!                                                 │
 //! at(height) ◄── overlay, or flat value corrected by old values ◄── durable height
+//!
+//! export_chunks ──► sorted chunks of the flat state at the durable height ──► restore (another node, an empty storage)
 //! ```
 //!
 //! # You must
@@ -28,11 +30,13 @@
 //! - Disk is always at one height as a whole; `durable_height` never runs ahead of it.
 //! - Applying costs what changed, not what exists; only a self-destruct that ends a storage costs that storage.
 //! - Memory is bounded by the settings plus what is not flushed yet.
+//! - One state gives the same chunks on every member; a state restored from them has the root that was announced, or is
+//!   refused. A half-restored one does not open.
 //!
 //! # It does not
 //! - execute, know blocks, or verify roots;
 //! - keep tries of past heights: those can be read, not proved;
-//! - remove old values: every height from the genesis stays readable.
+//! - decide which old values may go: [`StateStore::prune_history`] forgets what it is told to.
 //!
 //! # Read next
 //! `snapshot.rs` (what readers hold), `apply.rs` (from one state to the next), `layout.rs` (what lies on disk).
@@ -40,27 +44,37 @@
 mod account;
 mod apply;
 mod change;
+mod chunk;
 mod config;
 mod diff;
 mod disk;
 mod error;
+mod export;
 mod flush;
 mod genesis;
 mod layout;
 mod metrics;
 mod overlay;
+mod preimages;
+mod prune;
 mod read;
+mod restore;
 mod snapshot;
 mod store;
 mod trie;
+mod writer;
 
 pub use account::Account;
 pub use alloy_genesis::GenesisAccount;
+pub use chunk::{CHUNK_BYTES_MAX, ChunkInfo, ExportedState, check_chunk};
 pub use config::{FlushPolicy, StateConfig};
 pub use diff::{AccountChange, StateDiff};
 pub use error::{ApplyError, FlushError, HistoryError, NotAChild, OpenError};
+pub use export::{ExportError, chunk_file_name, export_chunks};
 pub use flush::{FlushJob, FlushedTo};
 pub use genesis::genesis_state_root;
+pub use prune::HistoryPruned;
 pub use read::{ReadError, StateRead};
+pub use restore::{RestoreError, restore};
 pub use snapshot::{AccountProof, Snapshot, StorageProof};
 pub use store::StateStore;

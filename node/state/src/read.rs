@@ -4,7 +4,8 @@ use alloy_primitives::{Address, B256, Bytes, U256};
 
 use crate::Account;
 
-/// Trouble below a read: the storage failed or holds bytes that cannot be what was written. The node must stop.
+/// Trouble below a read. All but [`ReadError::Pruned`]: the storage failed or holds bytes that cannot be what was written,
+/// and the node must stop.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
     /// The key-value store failed.
@@ -20,6 +21,15 @@ pub enum ReadError {
         key: String,
         /// What is wrong with it.
         reason: String,
+    },
+    /// The reader held a state of the past for so long that its old values were pruned meanwhile. The head is never
+    /// affected.
+    #[error("state at height {height} was pruned while it was read, the first height is {first}")]
+    Pruned {
+        /// Height of the state.
+        height: u64,
+        /// First height at which reads are possible.
+        first: u64,
     },
 }
 

@@ -116,8 +116,8 @@ impl StateStore {
                 head: head.mark.height,
             });
         }
-        if height < self.disk.history_start {
-            let first = self.disk.history_start;
+        let first = self.history_start();
+        if height < first {
             return Err(HistoryError::Pruned {
                 requested: height,
                 first,
@@ -142,7 +142,16 @@ impl StateStore {
             }
         }
         let key = layout::root_key(height);
-        let root = read(self.disk.kv.as_ref(), &key)?
+        let root = read(self.disk.kv.as_ref(), &key)?;
+        let first = self.history_start();
+        if height < first {
+            // It was pruned since we looked.
+            return Err(HistoryError::Pruned {
+                requested: height,
+                first,
+            });
+        }
+        let root = root
             .and_then(|bytes| B256::try_from(bytes.as_slice()).ok())
             .ok_or_else(|| damaged(&key, "state root is missing or not 32 bytes"))?;
         let disk = Arc::clone(&self.disk);
@@ -200,6 +209,10 @@ impl StateStore {
     /// thread of its own: importing goes on meanwhile.
     pub fn flush_job(&self) -> Option<FlushJob> {
         FlushJob::new(Arc::clone(&self.head.read()))
+    }
+
+    pub(crate) fn disk(&self) -> &Disk {
+        &self.disk
     }
 
     fn pending_exceeds(&self, factor: u64) -> bool {
@@ -281,6 +294,11 @@ fn find_state(kv: &dyn Kv, genesis_hash: B256) -> Result<Option<Mark>, OpenError
         return Err(OpenError::OtherGenesis {
             expected: genesis_hash,
             found,
+        });
+    }
+    if let Some(height) = read(kv, layout::KEY_RESTORE)? {
+        return Err(OpenError::Unfinished {
+            height: layout::decode_height(&height).unwrap_or_default(),
         });
     }
     let Some(durable) = read(kv, layout::KEY_DURABLE)? else {

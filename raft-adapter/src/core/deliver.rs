@@ -3,16 +3,16 @@
 //! At most a window of entries is with the application. What does not fit is not kept anywhere: it is a range of
 //! indexes, read from the log again when there is room.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
 use raft::eraftpb::{Entry, EntryType};
 
-use super::{Core, PendingWrite};
+use super::Core;
 use crate::{
     error::Fatal,
     ids::{LogIndex, Term},
-    io::{CommittedEntry, Delivery, InstalledSnapshot, Output, Persist},
+    io::{CommittedEntry, Delivery, InstalledSnapshot, MembersChanged, Output},
 };
 
 /// Deliveries that the application has not reported as applied.
@@ -94,7 +94,8 @@ impl Core {
 
     /// The log before its first entry is gone: its manifest goes in place of it. False if it may not go yet.
     fn deliver_snapshot(&mut self, limit: u64, out: &mut Vec<Output>) -> bool {
-        let marker = self.raw.store().marker();
+        let store = self.raw.store();
+        let marker = store.marker();
         if marker.snapshot_index > limit {
             return false;
         }
@@ -102,6 +103,7 @@ impl Core {
             index: LogIndex(marker.snapshot_index),
             term: Term(marker.snapshot_term),
             manifest: Bytes::from(marker.manifest.clone()),
+            table: Arc::clone(store.table_at(marker.snapshot_index)),
         };
         self.delivered = snapshot.index.0;
         self.window
@@ -111,19 +113,22 @@ impl Core {
     }
 
     fn deliver(&mut self, entry: Entry, out: &mut Vec<Output>) {
-        let is_payload = entry.entry_type == EntryType::EntryNormal as i32;
-        let payload = if is_payload {
-            Bytes::from(entry.data)
-        } else {
-            Bytes::new()
-        };
+        let (index, term) = (LogIndex(entry.index), Term(entry.term));
         self.delivered = entry.index;
-        self.window.add(entry.index, payload.len() as u64);
-        out.push(Output::Deliver(Delivery::Entry(CommittedEntry {
-            index: LogIndex(entry.index),
-            term: Term(entry.term),
-            payload,
-        })));
+        let delivery = if entry.entry_type == EntryType::EntryNormal as i32 {
+            let payload = Bytes::from(entry.data);
+            self.window.add(entry.index, payload.len() as u64);
+            Delivery::Entry(CommittedEntry {
+                index,
+                term,
+                payload,
+            })
+        } else {
+            self.window.add(entry.index, 0);
+            let table = Arc::clone(self.raw.store().table_at(entry.index));
+            Delivery::Members(MembersChanged { index, term, table })
+        };
+        out.push(Output::Deliver(delivery));
     }
 
     /// The last index that may be delivered: committed, its membership changes in force, and all of it on this
@@ -163,18 +168,7 @@ impl Core {
             .raw
             .mut_store()
             .save_compaction(up_to.0, cut, manifest.into())?;
-        self.writes.push_back(PendingWrite {
-            write,
-            ready: None,
-            holds_log: false,
-            snapshot: None,
-            gate: None,
-        });
-        out.push(Output::Persist(Persist {
-            write,
-            batch,
-            then_send: Vec::new(),
-        }));
+        self.push_write(write, batch, None, Vec::new(), out);
         Ok(())
     }
 }

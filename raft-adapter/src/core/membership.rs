@@ -1,58 +1,55 @@
-//! Membership changes: proposing them, putting them in force when they are committed, and leaving joint states.
+//! Changes of the membership: judged and proposed by a leader, put in force on every member when they are committed,
+//! answered when no joint configuration is left of them.
+
+use std::sync::Arc;
 
 use prost011::Message as _;
 use raft::{
-    StateRole,
-    eraftpb::{ConfChange, ConfChangeSingle, ConfChangeType, ConfChangeV2, Entry, EntryType},
+    GetEntriesContext, StateRole,
+    eraftpb::{
+        ConfChange, ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState, Entry, EntryType,
+    },
 };
 
-use super::{Core, PendingWrite};
+use super::{Core, PendingWrite, non_zero};
 use crate::{
-    error::{Fatal, ProposeError},
-    ids::{LogIndex, RaftId, Ticket},
-    io::{Answer, Output, Persist, ProposeOutcome},
+    error::{ChangeError, Fatal},
+    ids::{LogIndex, RaftId, Term, Ticket, WriteNumber},
+    io::{Answer, Envelope, Output, Persist},
+    log::LogBatch,
+    member_change::{ChangeDone, Logged, LoggedChange, MemberChange, single},
+    member_table::{ChangeId, MemberRole, MemberTable, Unfit},
 };
 
-/// What a member is to become.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum MemberRole {
-    /// Takes part in elections and majorities.
-    Voter,
-    /// Receives the log without a vote.
-    Learner,
-    /// No member any more. Its id must never be used again.
-    Removed,
+/// Callers waiting for one change; more are refused as `Busy`. They are operators who asked again.
+const WAITING_MAX: usize = 256;
+/// Election timeouts for which a member that no longer leads still waits to see a committed change finished by its
+/// successor.
+const PATIENCE_ELECTIONS: u32 = 4;
+
+/// A change somebody waits for.
+#[derive(Debug)]
+pub(super) struct WaitingChange {
+    id: ChangeId,
+    /// The term in which this member leads, or led, while it waits.
+    term: u64,
+    /// The table it was made for.
+    table: LogIndex,
+    tickets: Vec<Ticket>,
+    /// Ticks left once this member leads no longer.
+    ticks_left: u32,
 }
 
-/// A change of several members at once, from the present membership. More than one changed voter goes through joint
-/// consensus (Raft thesis, 4.3), which this room leaves by itself.
-///
-/// A member added after the log was cut is served once a manifest was made that knows of it: raft-rs does not accept one
-/// from before its membership. The application's next compaction makes it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MemberChange {
-    /// Each member at most once.
-    pub members: Vec<(RaftId, MemberRole)>,
+/// The change that stands in the log behind what is in force, as far as the leader of a term knows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LoggedAhead {
+    term: u64,
+    id: Option<ChangeId>,
 }
 
-impl MemberChange {
-    fn to_raft(&self) -> ConfChangeV2 {
-        let single = |(member, role): &(RaftId, MemberRole)| {
-            let change_type = match role {
-                MemberRole::Voter => ConfChangeType::AddNode,
-                MemberRole::Learner => ConfChangeType::AddLearnerNode,
-                MemberRole::Removed => ConfChangeType::RemoveNode,
-            };
-            ConfChangeSingle {
-                change_type: change_type as i32,
-                node_id: member.0,
-            }
-        };
-        ConfChangeV2 {
-            changes: self.members.iter().map(single).collect(),
-            ..ConfChangeV2::default()
-        }
-    }
+enum Begun {
+    Done(ChangeDone),
+    Waits,
 }
 
 /// The older form carries exactly one change; everything here works on the newer one.
@@ -71,7 +68,7 @@ fn from_older(change: ConfChange) -> ConfChangeV2 {
 /// The change an entry carries. `None`: the entry is none, `Some(None)`: it is one and cannot be read.
 ///
 /// Empty data is not "nothing": an empty change is how raft-rs leaves a joint state.
-pub(super) fn change_of(entry: &Entry) -> Option<Option<ConfChangeV2>> {
+pub(crate) fn change_of(entry: &Entry) -> Option<Option<(ConfChangeV2, Logged)>> {
     let data = entry.data.as_slice();
     let change = match EntryType::from_i32(entry.entry_type) {
         Some(EntryType::EntryNormal) => return None,
@@ -85,68 +82,232 @@ pub(super) fn change_of(entry: &Entry) -> Option<Option<ConfChangeV2>> {
                 ConfChangeType::from_i32(single.change_type).is_some() && single.node_id != 0
             })
     };
-    Some(change.filter(known))
+    Some(change.filter(known).and_then(|change| {
+        let logged = Logged::of(&change)?;
+        Some((change, logged))
+    }))
 }
 
 impl Core {
+    /// The membership in force here.
+    #[must_use]
+    pub fn table(&self) -> &Arc<MemberTable> {
+        self.raw.store().table()
+    }
+
     pub(super) fn change_members(
         &mut self,
         change: &MemberChange,
         ticket: Ticket,
         out: &mut Vec<Output>,
     ) {
-        let outcome = match self.try_change_members(change) {
-            Ok(()) => self.appended(),
-            Err(refusal) => ProposeOutcome::Refused(refusal),
+        let answer = match self.begin_change(change, ticket) {
+            Ok(Begun::Waits) => return,
+            Ok(Begun::Done(done)) => Ok(done),
+            Err(refusal) => Err(refusal),
         };
-        out.push(Output::Answer {
-            ticket,
-            answer: Answer::Propose(outcome),
-        });
+        self.answer_change(ticket, answer, out);
     }
 
-    fn try_change_members(&mut self, change: &MemberChange) -> Result<(), ProposeError> {
-        self.check_leading(self.term())?;
-        // raft-rs would answer Ok and append an empty entry in its place.
-        if self.raw.raft.has_pending_conf() || self.is_joint() {
-            return Err(ProposeError::ChangePending);
+    fn answer_change(
+        &mut self,
+        ticket: Ticket,
+        answer: Result<ChangeDone, ChangeError>,
+        out: &mut Vec<Output>,
+    ) {
+        let label = answer.as_ref().map_or_else(ChangeError::label, |_| "done");
+        *self.change_outcomes.entry(label).or_default() += 1;
+        let answer = Answer::Change(answer);
+        out.push(Output::Answer { ticket, answer });
+    }
+
+    fn begin_change(
+        &mut self,
+        change: &MemberChange,
+        ticket: Ticket,
+    ) -> Result<Begun, ChangeError> {
+        let table = Arc::clone(self.table());
+        if let Some(done) = done(&table, change.id) {
+            return Ok(Begun::Done(done));
         }
-        if change.members.is_empty() || change.members.iter().any(|(member, _)| member.0 == 0) {
-            return Err(ProposeError::EmptyPayload);
+        let raft = &self.raw.raft;
+        if raft.state != StateRole::Leader {
+            let leader = non_zero(raft.leader_id);
+            return Err(ChangeError::NotLeader { leader });
+        }
+        let current = Term(raft.term);
+        if let Some(asked) = change.in_term
+            && asked != current
+        {
+            return Err(ChangeError::OtherTerm { asked, current });
+        }
+        match self.pending_change() {
+            Some(Some(id)) if id == change.id => return self.wait_for(id, ticket),
+            // raft-rs would answer Ok and append an empty entry in its place.
+            Some(id) => return Err(ChangeError::Pending { id }),
+            None => {}
+        }
+        if self.raw.raft.lead_transferee.is_some() {
+            return Err(ChangeError::Busy);
+        }
+        if let Some(expected) = change.if_table
+            && expected != table.index
+        {
+            let actual = table.index;
+            return Err(ChangeError::TableMoved { expected, actual });
+        }
+        let logged = change.plan(&table, self.config.id)?;
+        if !change.force {
+            self.check_reachable(&table, &logged)?;
         }
         self.raw
-            .propose_conf_change(Vec::new(), change.to_raft())
-            .map_err(|_| self.uncommitted_full())
+            .propose_conf_change(Vec::new(), logged.to_raft())
+            .map_err(|_| ChangeError::Busy)?;
+        self.logged_ahead = Some(LoggedAhead {
+            term: current.0,
+            id: Some(change.id),
+        });
+        self.wait_for(change.id, ticket)
     }
 
-    fn is_joint(&self) -> bool {
-        !self
-            .raw
-            .raft
-            .prs()
-            .conf()
-            .to_conf_state()
-            .voters_outgoing
-            .is_empty()
+    fn wait_for(&mut self, id: ChangeId, ticket: Ticket) -> Result<Begun, ChangeError> {
+        let waiting = self.waiting_change.get_or_insert_with(|| WaitingChange {
+            id,
+            term: self.raw.raft.term,
+            table: self.raw.store().table().index,
+            tickets: Vec::new(),
+            ticks_left: self
+                .config
+                .election_ticks
+                .saturating_mul(PATIENCE_ELECTIONS),
+        });
+        // One change is pending at a time, and whoever waited for another was answered when it ceased to be.
+        if waiting.id != id || waiting.tickets.len() >= WAITING_MAX {
+            return Err(ChangeError::Busy);
+        }
+        waiting.tickets.push(ticket);
+        Ok(Begun::Waits)
     }
 
-    /// A leader that stepped down between entering and leaving a joint state leaves it to its successor, and raft-rs does
-    /// not notice there.
-    pub(super) fn leave_hanging_joint_state(&mut self) {
-        let raft = &self.raw.raft;
-        let hangs = raft.state == StateRole::Leader
-            && raft.prs().conf().to_conf_state().auto_leave
-            && raft.lead_transferee.is_none()
-            && !raft.has_pending_conf();
-        if hangs
-            && self
-                .raw
-                .propose_conf_change(Vec::new(), ConfChangeV2::default())
-                .is_err()
-        {
-            tracing::debug!(
-                "the proposal to leave a joint membership was dropped; next tick again"
+    /// The change that is under way: `Some(None)` if there may be one that is not known.
+    fn pending_change(&mut self) -> Option<Option<ChangeId>> {
+        let table = self.table();
+        if table.is_joint() {
+            let entered = table.recent.last();
+            return Some(
+                entered
+                    .filter(|change| change.index == table.index)
+                    .map(|change| change.id),
             );
+        }
+        let raft = &self.raw.raft;
+        if !raft.has_pending_conf() {
+            return None;
+        }
+        let term = raft.term;
+        if let Some(known) = self.logged_ahead.filter(|known| known.term == term) {
+            return Some(known.id);
+        }
+        // A new leader looks once at what it took over.
+        let (from, to) = (self.processed + 1, raft.raft_log.last_index() + 1);
+        let entries = raft
+            .raft_log
+            .slice(from, to, None, GetEntriesContext::empty(false))
+            .unwrap_or_default();
+        let id = entries
+            .iter()
+            .rev()
+            .find_map(|entry| match change_of(entry)?? {
+                (_, Logged::Change(change)) => Some(change.id),
+                _ => None,
+            });
+        self.logged_ahead = Some(LoggedAhead { term, id });
+        Some(id)
+    }
+
+    /// Refuses a change that could not be finished, or behind which nothing could be ordered, with those who can be
+    /// reached now.
+    fn check_reachable(
+        &self,
+        table: &MemberTable,
+        change: &LoggedChange,
+    ) -> Result<(), ChangeError> {
+        let Ok(after) = table.with_change(LogIndex(0), Term(0), change) else {
+            return Err(ChangeError::NothingToDo);
+        };
+        for voters in [table, &after].map(|table| table.voters().collect::<Vec<_>>()) {
+            let needed = voters.len() / 2 + 1;
+            let unreachable: Vec<_> = voters
+                .iter()
+                .copied()
+                .filter(|id| !self.is_caught_up(*id))
+                .collect();
+            let reachable = voters.len() - unreachable.len();
+            if reachable < needed {
+                return Err(ChangeError::QuorumAtRisk {
+                    needed,
+                    reachable,
+                    unreachable,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn is_caught_up(&self, id: RaftId) -> bool {
+        let last = self.raw.raft.raft_log.last_index();
+        let enough = last.saturating_sub(self.config.caught_up_entries);
+        id == self.config.id
+            || (self.is_heard(id)
+                && self
+                    .raw
+                    .raft
+                    .prs()
+                    .get(id.0)
+                    .is_some_and(|progress| progress.matched >= enough))
+    }
+
+    /// Answers whoever waits for a change once its outcome shows.
+    pub(super) fn settle_change(&mut self, out: &mut Vec<Output>) {
+        let Some(waiting) = &self.waiting_change else {
+            return;
+        };
+        let (id, expected, patient) = (waiting.id, waiting.table, waiting.ticks_left > 0);
+        let table = Arc::clone(self.table());
+        let leads = self.raw.raft.state == StateRole::Leader;
+        let same_term = self.raw.raft.term == waiting.term;
+        let answer = if let Some(done) = done(&table, id) {
+            Ok(done)
+        } else if table.applied(&id).is_some() {
+            // Committed; the joint configuration is still to be left, here or by a successor.
+            if leads || patient {
+                return;
+            }
+            Err(ChangeError::LeadershipLost)
+        } else if leads {
+            match self.pending_change() {
+                Some(Some(pending)) if pending == id => return,
+                _ if same_term => Err(ChangeError::TableMoved {
+                    expected,
+                    actual: table.index,
+                }),
+                _ => Err(ChangeError::LeadershipLost),
+            }
+        } else {
+            Err(ChangeError::LeadershipLost)
+        };
+        if let Some(waiting) = self.waiting_change.take() {
+            for ticket in waiting.tickets {
+                self.answer_change(ticket, answer.clone(), out);
+            }
+        }
+    }
+
+    pub(super) fn age_change(&mut self) {
+        if self.raw.raft.state != StateRole::Leader
+            && let Some(waiting) = &mut self.waiting_change
+        {
+            waiting.ticks_left = waiting.ticks_left.saturating_sub(1);
         }
     }
 
@@ -166,39 +327,184 @@ impl Core {
             let Some(change) = change_of(entry) else {
                 continue;
             };
-            let change = change.ok_or_else(|| Fatal::Impossible {
+            let (change, logged) = change.ok_or_else(|| Fatal::Impossible {
                 what: format!(
                     "committed membership change at {} is unreadable",
                     entry.index
                 ),
             })?;
-            match self.raw.apply_conf_change(&change) {
-                Ok(conf_state) => {
-                    let (write, batch) = self
-                        .raw
-                        .mut_store()
-                        .save_membership(entry.index, conf_state);
-                    self.writes.push_back(PendingWrite {
-                        write,
-                        ready: None,
-                        holds_log: false,
-                        snapshot: None,
-                        gate: Some(LogIndex(entry.index)),
-                    });
-                    out.push(Output::Persist(Persist {
-                        write,
-                        batch,
-                        then_send: Vec::new(),
-                    }));
-                }
-                // Every member refuses it alike: the decision depends on the membership only.
-                Err(error) => {
-                    tracing::warn!(index = entry.index, %error, "membership change does not apply");
-                }
-            }
+            self.put_in_force(entry, &change, logged, out)?;
         }
         self.raw.advance_apply_to(last);
         self.processed = last;
+        self.stop_leading_if_removed();
         Ok(())
     }
+
+    fn put_in_force(
+        &mut self,
+        entry: &Entry,
+        change: &ConfChangeV2,
+        logged: Logged,
+        out: &mut Vec<Output>,
+    ) -> Result<(), Fatal> {
+        let before = Arc::clone(self.table());
+        let (index, term) = (LogIndex(entry.index), Term(entry.term));
+        if index <= before.index {
+            // The table came with a manifest, ahead of the log.
+            return Ok(());
+        }
+        let after = match &logged {
+            Logged::Change(change) => before.with_change(index, term, change),
+            Logged::Break { survivor, note } => before
+                .broken(index, term, *survivor, note.clone())
+                .ok_or(Unfit::Unknown(*survivor)),
+            Logged::Leave if before.is_joint() => Ok(before.left_joint(index)),
+            Logged::Leave => Err(Unfit::NothingToLeave),
+            // What this makes of the table shows once raft-rs has carried it out.
+            Logged::Plain => Ok(MemberTable::clone(&before)),
+        };
+        let after = match after {
+            Ok(after) => after,
+            // Every member refuses it alike: the decision depends on the table only.
+            Err(unfit) => {
+                tracing::warn!(%index, %unfit, "membership change does not apply");
+                return Ok(());
+            }
+        };
+        self.say_farewell(&before, &after);
+        let carried_out = match &logged {
+            Logged::Plain => {
+                let Ok(conf_state) = self.raw.apply_conf_change(change) else {
+                    tracing::warn!(%index, "membership change does not apply");
+                    return Ok(());
+                };
+                let after = before.adopting(index, &conf_state, &self.config.details);
+                Ok((conf_state, after))
+            }
+            Logged::Leave => self
+                .raw
+                .apply_conf_change(change)
+                .map(|conf_state| (conf_state, after)),
+            Logged::Change(logged) if logged.joint => self
+                .raw
+                .apply_conf_change(change)
+                .map(|conf_state| (conf_state, after)),
+            Logged::Change(logged) => self
+                .apply_singly(logged.singles())
+                .map(|conf_state| (conf_state, after)),
+            Logged::Break { survivor, .. } => self
+                .apply_break(&before, *survivor)
+                .map(|conf_state| (conf_state, after)),
+        };
+        let (mut conf_state, after) = carried_out.map_err(|error| Fatal::Impossible {
+            what: format!("membership change at {index} fits the table and not raft-rs: {error}"),
+        })?;
+        for ids in [
+            &mut conf_state.voters,
+            &mut conf_state.learners,
+            &mut conf_state.voters_outgoing,
+            &mut conf_state.learners_next,
+        ] {
+            ids.sort_unstable();
+        }
+        tracing::info!(%index, members = after.members.len(), joint = after.is_joint(), "membership changed");
+        let (write, batch) =
+            self.raw
+                .mut_store()
+                .save_membership(index.0, &conf_state, Arc::new(after));
+        self.push_write(write, batch, Some(index), Vec::new(), out);
+        Ok(())
+    }
+
+    /// Hands out a write that is no turn of raft-rs.
+    pub(super) fn push_write(
+        &mut self,
+        write: WriteNumber,
+        batch: LogBatch,
+        gate: Option<LogIndex>,
+        then_send: Vec<Envelope>,
+        out: &mut Vec<Output>,
+    ) {
+        self.writes.push_back(PendingWrite {
+            write,
+            ready: None,
+            holds_log: false,
+            snapshot: None,
+            gate,
+        });
+        out.push(Output::Persist(Persist {
+            write,
+            batch,
+            then_send,
+        }));
+    }
+
+    /// raft-rs takes several changes at once for a joint one, so those that need none go one by one. Nothing happens in
+    /// between, and together they change at most one voter.
+    fn apply_singly(&mut self, changes: Vec<ConfChangeSingle>) -> raft::Result<ConfState> {
+        let mut conf_state = self.raw.raft.prs().conf().to_conf_state();
+        for change in changes {
+            let change = ConfChangeV2 {
+                changes: vec![change],
+                ..ConfChangeV2::default()
+            };
+            conf_state = self.raw.apply_conf_change(&change)?;
+        }
+        Ok(conf_state)
+    }
+
+    /// Takes raft-rs, whatever its configuration, to the one with `survivor` alone.
+    fn apply_break(&mut self, before: &MemberTable, survivor: RaftId) -> raft::Result<ConfState> {
+        if before.is_joint() {
+            self.raw.apply_conf_change(&ConfChangeV2::default())?;
+        }
+        let others = before
+            .members
+            .keys()
+            .filter(|id| **id != survivor)
+            .map(|id| single(*id, MemberRole::Removed));
+        let changes = std::iter::once(single(survivor, MemberRole::Voter)).chain(others);
+        self.apply_singly(changes.collect())
+    }
+
+    /// A leader's last word to members it removes: what they lack of the log, and that it is committed. raft-rs forgets
+    /// them the moment the removal is in force, and tells a member that it still probes nothing before that: such a
+    /// member would never learn that it was removed.
+    fn say_farewell(&mut self, before: &MemberTable, after: &MemberTable) {
+        let raft = &mut self.raw.raft;
+        if raft.state != StateRole::Leader {
+            return;
+        }
+        let gone = before.members.keys();
+        for id in gone.filter(|id| !after.members.contains_key(id)) {
+            if id.0 == raft.id {
+                continue;
+            }
+            if let Some(progress) = raft.mut_prs().get_mut(id.0) {
+                progress.resume();
+                raft.send_append(id.0);
+            }
+        }
+    }
+
+    /// raft-rs lets a leader go on that its own change removed.
+    fn stop_leading_if_removed(&mut self) {
+        let raft = &mut self.raw.raft;
+        if raft.state == StateRole::Leader && !raft.prs().conf().voters().contains(raft.id) {
+            let term = raft.term;
+            tracing::warn!(term, "this member is no voter any more and stops leading");
+            raft.become_follower(term, 0);
+        }
+    }
+}
+
+/// The answer to a change that is in full effect.
+fn done(table: &Arc<MemberTable>, id: ChangeId) -> Option<ChangeDone> {
+    let change = table.applied(&id)?;
+    let entered_here = table.is_joint() && change.index == table.index;
+    (!entered_here).then(|| ChangeDone {
+        change: change.clone(),
+        table: Arc::clone(table),
+    })
 }

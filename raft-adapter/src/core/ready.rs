@@ -3,7 +3,7 @@
 use prost011::Message as _;
 use raft::eraftpb::{Entry, Message, MessageType};
 
-use super::{Core, PendingWrite};
+use super::{Core, PendingWrite, old_disk::note_acknowledged};
 use crate::{
     error::Fatal,
     ids::{LogIndex, RaftId, WriteNumber},
@@ -13,24 +13,29 @@ use crate::{
 impl Core {
     /// Takes turns until raft-rs wants nothing more.
     pub(super) fn drain(&mut self, out: &mut Vec<Output>) -> Result<(), Fatal> {
-        while self.raw.has_ready() {
+        loop {
+            self.finish_joint();
+            if !self.raw.has_ready() {
+                return Ok(());
+            }
             let committed = self.take_turn(out)?;
             self.process(&committed, out)?;
             self.deliver_fresh(committed, out);
         }
-        Ok(())
     }
 
     /// Between `ready` and `advance_append_async` raft-rs must not be touched; nothing here does.
     fn take_turn(&mut self, out: &mut Vec<Output>) -> Result<Vec<Entry>, Fatal> {
         let mut ready = self.raw.ready();
         // A leader's own: may leave before its disk has the entries (Raft thesis, 10.2.1). Empty on everyone else.
-        out.extend(
-            ready
-                .take_messages()
-                .iter()
-                .map(|message| Output::Send(envelope(message))),
-        );
+        for mut message in ready.take_messages() {
+            if message.msg_type == MessageType::MsgHeartbeat as i32
+                && let Some(progress) = self.raw.raft.prs().get(message.to)
+            {
+                note_acknowledged(&mut message, progress.matched);
+            }
+            out.push(Output::Send(envelope(&message)));
+        }
         let then_send: Vec<_> = ready
             .take_persisted_messages()
             .iter()
@@ -129,7 +134,7 @@ impl Core {
     }
 }
 
-fn envelope(message: &Message) -> Envelope {
+pub(super) fn envelope(message: &Message) -> Envelope {
     Envelope {
         to: RaftId(message.to),
         message: message.encode_to_vec().into(),

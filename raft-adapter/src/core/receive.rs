@@ -7,11 +7,8 @@ use raft::{
     eraftpb::{Entry, Message, MessageType},
 };
 
-use super::{Core, membership::change_of};
-use crate::{
-    error::Fatal,
-    ids::{LogIndex, RaftId},
-};
+use super::{Core, membership::change_of, old_disk::number_in};
+use crate::{error::Fatal, ids::RaftId, io::Output, log::snapshot_data};
 
 /// Why a message was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,13 +25,16 @@ pub enum DropReason {
     Implausible,
     /// An answer from someone who is no member.
     NotMember,
-    /// Leadership offered while this member installs a manifest.
+    /// Leadership offered while this member installs a manifest, or a vote asked of it while its disk is older than what
+    /// it acknowledged.
     NotReady,
+    /// A vote asked of, or for, a member that was removed.
+    Removed,
 }
 
 impl DropReason {
     /// All of them, for metrics.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Malformed,
         Self::WrongSender,
         Self::WrongReceiver,
@@ -42,6 +42,7 @@ impl DropReason {
         Self::Implausible,
         Self::NotMember,
         Self::NotReady,
+        Self::Removed,
     ];
 
     /// The reason as a metric's label.
@@ -55,15 +56,21 @@ impl DropReason {
             Self::Implausible => "implausible",
             Self::NotMember => "not_member",
             Self::NotReady => "not_ready",
+            Self::Removed => "removed",
         }
     }
 }
 
 /// Above this, adding to a number from outside could overflow.
-const NUMBER_MAX: u64 = u64::MAX / 4;
+pub(super) const NUMBER_MAX: u64 = u64::MAX / 4;
 
 impl Core {
-    pub(super) fn received(&mut self, from: RaftId, bytes: &Bytes) -> Result<(), Fatal> {
+    pub(super) fn received(
+        &mut self,
+        from: RaftId,
+        bytes: &Bytes,
+        out: &mut Vec<Output>,
+    ) -> Result<(), Fatal> {
         let Ok(message) = Message::decode(bytes.as_ref()) else {
             self.count(DropReason::Malformed);
             return Ok(());
@@ -73,13 +80,24 @@ impl Core {
             self.count(reason);
             return Ok(());
         }
-        self.check_not_lost(&message)?;
+        if self.raw.raft.prs().get(from.0).is_some() {
+            self.heard.insert(from, self.ticks);
+        }
+        let mut message = message;
+        self.check_promises(&mut message, out)?;
+        if self.start_over(&mut message) {
+            return Ok(());
+        }
         let Some(message) = self.without_stale_rejection(message) else {
             return Ok(());
         };
+        let (sender, term) = (message.from, message.term);
         // The one error left is an answer from someone who is no member (any more).
         if self.raw.step(message).is_err() {
             self.count(DropReason::NotMember);
+        }
+        if self.behind_own_promises().is_some() {
+            self.pin_vote(sender, term);
         }
         Ok(())
     }
@@ -111,6 +129,17 @@ impl Core {
         if !plausible {
             return Err(DropReason::Implausible);
         }
+        let asks_for_vote = matches!(
+            kind,
+            MessageType::MsgRequestVote | MessageType::MsgRequestPreVote
+        );
+        let offers = asks_for_vote || kind == MessageType::MsgTimeoutNow;
+        if offers && (self.is_removed(self.config.id) || self.is_removed(from)) {
+            return Err(DropReason::Removed);
+        }
+        if offers && self.behind_own_promises().is_some() {
+            return Err(DropReason::NotReady);
+        }
         let fits = match kind {
             MessageType::MsgAppend => entries_fit(message),
             MessageType::MsgSnapshot => snapshot_fits(message),
@@ -122,9 +151,11 @@ impl Core {
             | MessageType::MsgRequestVoteResponse
             | MessageType::MsgRequestPreVote
             | MessageType::MsgRequestPreVoteResponse
-            | MessageType::MsgHeartbeat
             | MessageType::MsgHeartbeatResponse
             | MessageType::MsgTimeoutNow => message.entries.is_empty(),
+            MessageType::MsgHeartbeat => {
+                message.entries.is_empty() && number_in(&message.context) != Some(None)
+            }
             // Local ones, and those by which a follower would pass work on to its leader: we never forward.
             MessageType::MsgHup
             | MessageType::MsgBeat
@@ -148,23 +179,9 @@ impl Core {
         let raft = &self.raw.raft;
         let to_this_leadership = raft.state == StateRole::Leader && message.term == raft.term;
         message.entries.is_empty()
+            && number_in(&message.context) != Some(None)
+            && (message.context.is_empty() || message.reject)
             && (!to_this_leadership || message.index <= raft.raft_log.last_index())
-    }
-
-    /// A leader's heartbeat carries the commit index only as far as this member acknowledged entries in this term. If the
-    /// log does not reach that far, acknowledged entries are gone.
-    fn check_not_lost(&self, message: &Message) -> Result<(), Fatal> {
-        let raft = &self.raw.raft;
-        let last = raft.raft_log.last_index();
-        let is_heartbeat = message.msg_type == MessageType::MsgHeartbeat as i32;
-        if is_heartbeat && message.term >= raft.term && message.commit > last {
-            return Err(Fatal::LogLost {
-                leader: RaftId(message.from),
-                acknowledged: LogIndex(message.commit),
-                last: LogIndex(last),
-            });
-        }
-        Ok(())
     }
 
     /// Guards against raft-rs #555: a rejection that was long under way can make a probing leader go back behind what
@@ -206,16 +223,17 @@ fn entries_fit(message: &Message) -> bool {
 }
 
 fn snapshot_fits(message: &Message) -> bool {
-    let metadata = message
-        .snapshot
-        .as_ref()
-        .and_then(|snapshot| snapshot.metadata.as_ref());
+    let snapshot = message.snapshot.as_ref();
+    let metadata = snapshot.and_then(|snapshot| snapshot.metadata.as_ref());
+    let table = snapshot.and_then(|snapshot| snapshot_data::split(&snapshot.data));
     message.entries.is_empty()
         && metadata.is_some_and(|metadata| {
             (1..=NUMBER_MAX).contains(&metadata.index)
                 && (1..=message.term).contains(&metadata.term)
                 && metadata.conf_state.as_ref().is_some_and(|conf_state| {
-                    !conf_state.voters.is_empty() && !conf_state.voters.contains(&0)
+                    table
+                        .as_ref()
+                        .is_some_and(|(table, _)| table.check(conf_state).is_ok())
                 })
         })
 }

@@ -2,11 +2,26 @@
 //!
 //! Replay at open and appending afterwards change it by the same methods, so that a restart sees what was written.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
+use bytes::Bytes;
 use raft::eraftpb::{ConfState, Entry, HardState};
 
 use super::{disk::SegmentNumber, record::Marker};
+use crate::{
+    ids::{LogIndex, RaftId},
+    member_table::MemberTable,
+};
+
+/// A configuration as raft-rs states it, and the member table it belongs to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Membership {
+    pub conf_state: ConfState,
+    pub table: Arc<MemberTable>,
+}
 
 /// Where an entry lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,20 +44,57 @@ pub(crate) struct Contents {
     /// What is gone and what stands for it.
     marker: Marker,
     pub hard_state: HardState,
-    /// Membership by the index from which it is in force, above the marker's snapshot.
-    memberships: BTreeMap<u64, ConfState>,
+    /// The membership that belongs to the marker.
+    at_snapshot: Membership,
+    /// Membership by the index from which it is in force, down to the one that was at the cut.
+    memberships: BTreeMap<u64, Membership>,
+    /// Details of genesis' members, for records from before there were tables.
+    details: BTreeMap<RaftId, Bytes>,
+    /// Entries up to here were acknowledged by this member, which lost some of them since; 0: none.
+    pub floor: u64,
 }
 
 impl Contents {
-    pub(crate) fn new(genesis: ConfState, cache_limit_bytes: u64) -> Self {
+    pub(crate) fn new(
+        genesis: MemberTable,
+        details: BTreeMap<RaftId, Bytes>,
+        cache_limit_bytes: u64,
+    ) -> Self {
+        let genesis = Membership {
+            conf_state: genesis.conf_state(),
+            table: Arc::new(genesis),
+        };
         Self {
             base: 1,
             cache_limit_bytes,
             marker: Marker {
-                conf_state: genesis,
+                conf_state: genesis.conf_state.clone(),
+                table: Some(Arc::clone(&genesis.table)),
                 ..Marker::default()
             },
+            at_snapshot: genesis,
+            details,
             ..Self::default()
+        }
+    }
+
+    /// The table of a record, or for one from before there were tables, what its configuration tells.
+    fn table_of(
+        &self,
+        index: u64,
+        conf_state: &ConfState,
+        table: Option<Arc<MemberTable>>,
+    ) -> Membership {
+        let table = table.unwrap_or_else(|| {
+            Arc::new(MemberTable::from_conf_state(
+                LogIndex(index),
+                conf_state,
+                &self.details,
+            ))
+        });
+        Membership {
+            conf_state: conf_state.clone(),
+            table,
         }
     }
 
@@ -142,10 +194,28 @@ impl Contents {
             self.cache.clear();
             self.cached_bytes = 0;
             self.memberships.clear();
+        } else if marker.snapshot_index > self.marker.snapshot_index {
+            // Entries between cut and snapshot may yet be delivered, with the membership they had.
+            self.memberships
+                .entry(self.marker.snapshot_index)
+                .or_insert_with(|| self.at_snapshot.clone());
         }
-        self.marker = marker;
-        let snapshot = self.marker.snapshot_index;
-        self.memberships.retain(|index, _| *index > snapshot);
+        let membership = self.table_of(
+            marker.snapshot_index,
+            &marker.conf_state,
+            marker.table.clone(),
+        );
+        self.marker = Marker {
+            table: Some(Arc::clone(&membership.table)),
+            ..marker
+        };
+        self.at_snapshot = membership;
+        let at_cut = self
+            .memberships
+            .range(..=self.marker.cut_index)
+            .next_back()
+            .map_or(0, |(index, _)| *index);
+        self.memberships.retain(|index, _| *index >= at_cut);
         self.drop_cut();
     }
 
@@ -166,28 +236,47 @@ impl Contents {
         }
     }
 
-    pub(crate) fn apply_membership(&mut self, index: u64, conf_state: ConfState) {
-        self.memberships.insert(index, conf_state);
+    pub(crate) fn apply_membership(
+        &mut self,
+        index: u64,
+        conf_state: &ConfState,
+        table: Option<Arc<MemberTable>>,
+    ) {
+        let membership = self.table_of(index, conf_state, table);
+        self.memberships.insert(index, membership);
     }
 
-    pub(crate) fn memberships(&self) -> &BTreeMap<u64, ConfState> {
+    pub(crate) fn memberships(&self) -> &BTreeMap<u64, Membership> {
         &self.memberships
     }
 
-    /// The newest membership and the index since when it is in force.
-    pub(crate) fn membership(&self) -> (u64, &ConfState) {
-        self.memberships.last_key_value().map_or(
-            (self.marker.snapshot_index, &self.marker.conf_state),
-            |(index, conf_state)| (*index, conf_state),
-        )
+    /// The membership that belongs to the marker.
+    pub(crate) fn membership_at_snapshot(&self) -> &Membership {
+        &self.at_snapshot
     }
 
-    /// The membership in force at `index`.
-    pub(crate) fn membership_at(&self, index: u64) -> &ConfState {
+    /// The newest membership and the index since when it is in force.
+    pub(crate) fn membership(&self) -> (u64, &Membership) {
+        let snapshot = self.marker.snapshot_index;
         self.memberships
-            .range(..=index)
+            .last_key_value()
+            .filter(|(index, _)| **index > snapshot)
+            .map_or((snapshot, &self.at_snapshot), |(index, membership)| {
+                (*index, membership)
+            })
+    }
+
+    /// The membership in force at `index`, which must not lie below the cut.
+    pub(crate) fn membership_at(&self, index: u64) -> &Membership {
+        let snapshot = self.marker.snapshot_index;
+        let from = if index >= snapshot { snapshot + 1 } else { 0 };
+        if from > index {
+            return &self.at_snapshot;
+        }
+        self.memberships
+            .range(from..=index)
             .next_back()
-            .map_or(&self.marker.conf_state, |(_, conf_state)| conf_state)
+            .map_or(&self.at_snapshot, |(_, membership)| membership)
     }
 }
 

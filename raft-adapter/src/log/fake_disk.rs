@@ -95,6 +95,28 @@ impl FakeDisk {
         }
     }
 
+    /// A disk of its own with what is durable on this one: what a backup taken now would hold.
+    #[must_use]
+    pub fn backup(&self) -> Self {
+        let state = self.state.lock();
+        let copy = |file: &FakeFile| FakeFile {
+            current: file.durable.clone(),
+            durable: file.durable.clone(),
+            unsynced: Vec::new(),
+        };
+        let files = state
+            .files
+            .iter()
+            .map(|(segment, file)| (*segment, copy(file)));
+        let state = State {
+            files: files.collect(),
+            ..State::default()
+        };
+        Self {
+            state: Arc::new(Mutex::new(state)),
+        }
+    }
+
     /// Removes everything, as if the disk had been replaced.
     pub fn wipe(&self) {
         self.state.lock().files.clear();

@@ -10,29 +10,41 @@
 //!
 //! entry       index u64, term u64, type u32, context length u32, context, data
 //! hard state  term u64, vote u64, commit u64
-//! membership  index u64, ConfState (protobuf)
+//! membership  index u64, ConfState length u32, ConfState (protobuf), member table
 //! marker      cut index u64, cut term u64, snapshot index u64, snapshot term u64, flags u32 (1: log starts anew),
-//!             ConfState length u32, ConfState (protobuf), manifest
+//!             ConfState length u32, ConfState (protobuf), table length u32, member table, manifest
+//! floor       index u64
 //! ```
+//!
+//! Version 1 knew no member tables: its membership (kind 3) was index and ConfState, its marker (kind 4) had no table. It
+//! is read and not written any more.
 //!
 //! Numbers are little-endian. A record's CRC starts from the file's salt, then covers the whole record but itself, so
 //! that a payload that imitates a record is not taken for one. `sequence` counts records through all files without a
 //! gap. `durable` says that every record with a smaller sequence had survived a sync when this one was written: it tells
 //! a tail torn by a crash (nothing there was ever promised) from damage (something promised is gone).
 //!
-//! Version rule: another layout gets another magic and version; a file of an unknown version is refused, never guessed at.
+//! Version rule: another layout or another kind of record gets another version; a file of an unknown version is refused,
+//! never guessed at.
+
+use std::sync::Arc;
 
 use prost011::Message as _;
 use raft::eraftpb::{ConfState, Entry, HardState};
 
-use crate::error::Damage;
+use crate::{
+    encoding::{Reader, put_blob},
+    error::Damage,
+    member_table::MemberTable,
+};
 
 /// Bytes before the first record of a file.
 pub(crate) const HEADER_BYTES: u64 = 48;
 /// Bytes of a record before its body.
 pub(crate) const RECORD_HEADER_BYTES: u64 = 32;
 const MAGIC: &[u8; 8] = b"QRTRLOG1";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+const OLDEST_VERSION: u32 = 1;
 const ALIGNMENT: usize = 8;
 const FLAG_RESET: u32 = 1;
 
@@ -81,7 +93,7 @@ impl SegmentHeader {
             owner: reader.u64().unwrap_or_default(),
             salt: reader.u32().unwrap_or_default(),
         };
-        if version != Some(VERSION) {
+        if !version.is_some_and(|version| (OLDEST_VERSION..=VERSION).contains(&version)) {
             return Err(fail("unknown version"));
         }
         if crc != Some(header_crc(bytes)) {
@@ -111,8 +123,10 @@ pub(crate) struct Marker {
     /// The manifest stands for everything up to here. Zero: there is none.
     pub snapshot_index: u64,
     pub snapshot_term: u64,
-    /// Membership at the snapshot's index.
+    /// Membership at the snapshot's index, or a newer one that came with the snapshot.
     pub conf_state: ConfState,
+    /// None: written before there were tables.
+    pub table: Option<Arc<MemberTable>>,
     pub manifest: Vec<u8>,
     /// All entries before this record are void, whatever their index.
     pub reset: bool,
@@ -123,23 +137,36 @@ pub(crate) struct Marker {
 pub(crate) enum Body {
     Entry(Entry),
     HardState(HardState),
-    Membership { index: u64, conf_state: ConfState },
+    Membership {
+        index: u64,
+        conf_state: ConfState,
+        /// None: written before there were tables.
+        table: Option<Arc<MemberTable>>,
+    },
     Marker(Marker),
+    /// This member acknowledged entries up to here and lost some of them; 0: no longer.
+    Floor(u64),
 }
 
 const KIND_ENTRY: u8 = 1;
 const KIND_HARD_STATE: u8 = 2;
-const KIND_MEMBERSHIP: u8 = 3;
-const KIND_MARKER: u8 = 4;
-const KINDS: std::ops::RangeInclusive<u8> = KIND_ENTRY..=KIND_MARKER;
+const KIND_BARE_MEMBERSHIP: u8 = 3;
+const KIND_BARE_MARKER: u8 = 4;
+const KIND_MEMBERSHIP: u8 = 5;
+const KIND_MARKER: u8 = 6;
+const KIND_FLOOR: u8 = 7;
+const KINDS: std::ops::RangeInclusive<u8> = KIND_ENTRY..=KIND_FLOOR;
 
 impl Body {
     fn kind(&self) -> u8 {
         match self {
             Self::Entry(_) => KIND_ENTRY,
             Self::HardState(_) => KIND_HARD_STATE,
+            Self::Membership { table: None, .. } => KIND_BARE_MEMBERSHIP,
             Self::Membership { .. } => KIND_MEMBERSHIP,
+            Self::Marker(Marker { table: None, .. }) => KIND_BARE_MARKER,
             Self::Marker(_) => KIND_MARKER,
+            Self::Floor(_) => KIND_FLOOR,
         }
     }
 
@@ -152,10 +179,21 @@ impl Body {
         match self {
             Self::Entry(entry) => write_entry(entry, out),
             Self::HardState(state) => put(out, &[state.term, state.vote, state.commit]),
-            Self::Membership { index, conf_state } => {
+            Self::Membership {
+                index,
+                conf_state,
+                table,
+            } => {
                 put(out, &[*index]);
-                out.extend_from_slice(&conf_state.encode_to_vec());
+                let conf_state = conf_state.encode_to_vec();
+                if let Some(table) = table {
+                    put_blob(out, &conf_state);
+                    out.extend_from_slice(&table.encode());
+                } else {
+                    out.extend_from_slice(&conf_state);
+                }
             }
+            Self::Floor(index) => put(out, &[*index]),
             Self::Marker(marker) => {
                 let conf_state = marker.conf_state.encode_to_vec();
                 put(
@@ -169,8 +207,10 @@ impl Body {
                 );
                 let flags = if marker.reset { FLAG_RESET } else { 0 };
                 out.extend_from_slice(&flags.to_le_bytes());
-                out.extend_from_slice(&(conf_state.len() as u32).to_le_bytes());
-                out.extend_from_slice(&conf_state);
+                put_blob(out, &conf_state);
+                if let Some(table) = &marker.table {
+                    put_blob(out, &table.encode());
+                }
                 out.extend_from_slice(&marker.manifest);
             }
         }
@@ -203,11 +243,25 @@ impl Body {
                 vote: reader.u64().ok_or(short)?,
                 commit: reader.u64().ok_or(short)?,
             }),
-            KIND_MEMBERSHIP => Self::Membership {
+            KIND_BARE_MEMBERSHIP => Self::Membership {
                 index: reader.u64().ok_or(short)?,
-                conf_state: ConfState::decode(reader.0).map_err(|_| "membership is unreadable")?,
+                conf_state: ConfState::decode(reader.0).map_err(|_| UNREADABLE)?,
+                table: None,
             },
-            KIND_MARKER => {
+            KIND_MEMBERSHIP => {
+                let index = reader.u64().ok_or(short)?;
+                let conf_bytes = reader.u32().ok_or(short)? as usize;
+                let conf_state = ConfState::decode(reader.take(conf_bytes).ok_or(short)?)
+                    .map_err(|_| UNREADABLE)?;
+                let table = read_table(reader.0, &conf_state)?;
+                Self::Membership {
+                    index,
+                    conf_state,
+                    table: Some(table),
+                }
+            }
+            KIND_FLOOR => Self::Floor(reader.u64().ok_or(short)?),
+            KIND_BARE_MARKER | KIND_MARKER => {
                 let (cut_index, cut_term) =
                     (reader.u64().ok_or(short)?, reader.u64().ok_or(short)?);
                 let (snapshot_index, snapshot_term) =
@@ -215,7 +269,14 @@ impl Body {
                 let reset = reader.u32().ok_or(short)? & FLAG_RESET != 0;
                 let conf_bytes = reader.u32().ok_or(short)? as usize;
                 let conf_state = ConfState::decode(reader.take(conf_bytes).ok_or(short)?)
-                    .map_err(|_| "membership is unreadable")?;
+                    .map_err(|_| UNREADABLE)?;
+                let table = if kind == KIND_MARKER {
+                    let table_bytes = reader.u32().ok_or(short)? as usize;
+                    let table = reader.take(table_bytes).ok_or(short)?;
+                    Some(read_table(table, &conf_state)?)
+                } else {
+                    None
+                };
                 let manifest = reader.0.to_vec();
                 Self::Marker(Marker {
                     cut_index,
@@ -223,12 +284,23 @@ impl Body {
                     snapshot_index,
                     snapshot_term,
                     conf_state,
+                    table,
                     manifest,
                     reset,
                 })
             }
             _ => return Err("unknown kind"),
         })
+    }
+}
+
+const UNREADABLE: &str = "membership is unreadable";
+
+fn read_table(bytes: &[u8], conf_state: &ConfState) -> Result<Arc<MemberTable>, &'static str> {
+    let table = MemberTable::decode(bytes).map_err(|_| "member table is unreadable")?;
+    match table.check(conf_state) {
+        Ok(()) => Ok(Arc::new(table)),
+        Err(_) => Err("member table differs from the configuration"),
     }
 }
 
@@ -381,33 +453,14 @@ pub(crate) fn decode(bytes: &[u8], salt: u32) -> Result<Record, Unreadable> {
     })
 }
 
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(count)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        self.take(4)
-            .and_then(|bytes| bytes.try_into().ok())
-            .map(u32::from_le_bytes)
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        self.take(8)
-            .and_then(|bytes| bytes.try_into().ok())
-            .map(u64::from_le_bytes)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use proptest::prelude::*;
 
     use super::*;
+    use crate::ids::{LogIndex, RaftId};
 
     fn samples() -> Vec<Body> {
         let conf_state = ConfState {
@@ -415,6 +468,11 @@ mod tests {
             learners: vec![3],
             ..ConfState::default()
         };
+        let table = Some(Arc::new(MemberTable::from_conf_state(
+            LogIndex(5),
+            &conf_state,
+            &BTreeMap::from([(RaftId(1), "first".into())]),
+        )));
         vec![
             Body::Entry(Entry {
                 index: 7,
@@ -432,16 +490,34 @@ mod tests {
             Body::Membership {
                 index: 5,
                 conf_state: conf_state.clone(),
+                table: None,
+            },
+            Body::Membership {
+                index: 5,
+                conf_state: conf_state.clone(),
+                table: table.clone(),
             },
             Body::Marker(Marker {
                 cut_index: 4,
                 cut_term: 2,
                 snapshot_index: 5,
                 snapshot_term: 3,
-                conf_state,
+                conf_state: conf_state.clone(),
+                table: None,
                 manifest: b"manifest".to_vec(),
                 reset: true,
             }),
+            Body::Marker(Marker {
+                cut_index: 4,
+                cut_term: 2,
+                snapshot_index: 5,
+                snapshot_term: 3,
+                conf_state,
+                table,
+                manifest: b"manifest".to_vec(),
+                reset: false,
+            }),
+            Body::Floor(17),
         ]
     }
 
@@ -481,32 +557,52 @@ mod tests {
         assert_eq!(decode(&bytes, 78), Err(Unreadable::Broken));
     }
 
-    /// The bytes of version 1. A change here is a change of the format and needs a new version.
+    /// The bytes of today's version. A change here is a change of the format and needs a new version.
     #[test]
     fn the_format_is_the_one_on_existing_disks() {
-        let mut bytes = SegmentHeader {
+        let mut bytes = header().encode();
+        for (sequence, body) in (5..).zip(samples().iter().filter(|body| !is_bare(body))) {
+            encode(body, sequence, 4, 9, &mut bytes);
+        }
+        let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(
+            text,
+            include_str!("../../tests/golden/segment_v2.hex").trim()
+        );
+    }
+
+    #[test]
+    fn a_file_of_the_version_before_is_read() {
+        let text = include_str!("../../tests/golden/segment_v1.hex").trim();
+        let bytes: Vec<u8> = (0..text.len() / 2)
+            .map(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).unwrap())
+            .collect();
+        assert_eq!(SegmentHeader::decode(2, &bytes), Ok(header()));
+        let record = decode(&bytes[HEADER_BYTES as usize..], 9).unwrap();
+        let hard_state = HardState {
+            term: 3,
+            vote: 2,
+            commit: 6,
+        };
+        assert_eq!(record.body, Body::HardState(hard_state));
+        assert_eq!(VERSION, 2);
+        let mut newer = header().encode();
+        newer[8] = 3;
+        assert!(SegmentHeader::decode(2, &newer).is_err());
+    }
+
+    fn header() -> SegmentHeader {
+        SegmentHeader {
             segment: 2,
             first_sequence: 5,
             owner: 3,
             salt: 9,
         }
-        .encode();
-        encode(
-            &Body::HardState(HardState {
-                term: 3,
-                vote: 2,
-                commit: 6,
-            }),
-            5,
-            4,
-            9,
-            &mut bytes,
-        );
-        let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(
-            text,
-            include_str!("../../tests/golden/segment_v1.hex").trim()
-        );
+    }
+
+    /// Written by the version before.
+    fn is_bare(body: &Body) -> bool {
+        matches!(body.kind(), KIND_BARE_MEMBERSHIP | KIND_BARE_MARKER)
     }
 
     #[test]

@@ -180,7 +180,12 @@ impl Replay<'_> {
                 contents.evict(u64::MAX);
             }
             Body::HardState(hard_state) => contents.hard_state = hard_state,
-            Body::Membership { index, conf_state } => contents.apply_membership(index, conf_state),
+            Body::Membership {
+                index,
+                conf_state,
+                table,
+            } => contents.apply_membership(index, &conf_state, table),
+            Body::Floor(index) => contents.floor = index,
             Body::Marker(marker) => contents.apply_marker(marker),
         }
         Ok(())

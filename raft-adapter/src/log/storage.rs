@@ -5,13 +5,14 @@ use raft::{
     eraftpb::{Entry, Snapshot, SnapshotMetadata},
 };
 
-use super::Log;
+use super::{Log, snapshot_data};
+use crate::ids::RaftId;
 
 impl Storage for Log {
     fn initial_state(&self) -> Result<RaftState> {
         Ok(RaftState::new(
             self.hard_state().clone(),
-            self.membership().1.clone(),
+            self.membership().1.conf_state.clone(),
         ))
     }
 
@@ -60,15 +61,24 @@ impl Storage for Log {
         Ok(self.last())
     }
 
-    fn snapshot(&self, request_index: u64, _to: u64) -> Result<Snapshot> {
+    /// A member that was added later than the manifest was made would refuse the membership at the manifest's index,
+    /// for it is not in it. It gets the newest one, whose entry is committed; when it comes to that entry, it finds it
+    /// in effect already.
+    fn snapshot(&self, request_index: u64, to: u64) -> Result<Snapshot> {
         let marker = self.marker();
         if marker.snapshot_index == 0 || marker.snapshot_index < request_index {
             return Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable));
         }
+        let at_snapshot = self.contents.membership_at_snapshot();
+        let membership = if at_snapshot.table.members.contains_key(&RaftId(to)) {
+            at_snapshot
+        } else {
+            self.membership().1
+        };
         Ok(Snapshot {
-            data: marker.manifest.clone(),
+            data: snapshot_data::join(&membership.table, &marker.manifest),
             metadata: Some(SnapshotMetadata {
-                conf_state: Some(marker.conf_state.clone()),
+                conf_state: Some(membership.conf_state.clone()),
                 index: marker.snapshot_index,
                 term: marker.snapshot_term,
             }),

@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use raft::{
     GetEntriesContext, Storage as _,
@@ -9,13 +9,15 @@ use super::{
     Log,
     disk::{Disk, FolderDisk, SegmentNumber},
     fake_disk::FakeDisk,
-    record::HEADER_BYTES,
+    record::{self, Body, HEADER_BYTES, Marker, SegmentHeader},
+    snapshot_data,
     writer::{LogBatch, LogWriter},
 };
 use crate::{
     config::Config,
     error::{Damage, Fatal, OpenError},
-    ids::{RaftId, WriteNumber},
+    ids::{LogIndex, RaftId, WriteNumber},
+    member_table::{MemberRole, MemberTable},
 };
 
 const MEMBER: RaftId = RaftId(1);
@@ -108,6 +110,22 @@ impl Rig {
     }
 }
 
+fn table_of(index: u64, conf_state: &ConfState) -> MemberTable {
+    MemberTable::from_conf_state(LogIndex(index), conf_state, &BTreeMap::new())
+}
+
+fn save_membership(rig: &mut Rig, index: u64, conf_state: &ConfState) -> (WriteNumber, LogBatch) {
+    let table = Arc::new(table_of(index, conf_state));
+    rig.log.save_membership(index, conf_state, table)
+}
+
+/// The newest membership, which must agree with its table.
+fn membership(rig: &Rig) -> (u64, &ConfState) {
+    let (since, membership) = rig.log.membership();
+    membership.table.check(&membership.conf_state).unwrap();
+    (since, &membership.conf_state)
+}
+
 fn open_error(disk: &FakeDisk) -> OpenError {
     Rig::try_open(Arc::new(disk.clone()), config())
         .err()
@@ -126,7 +144,7 @@ fn segments(disk: &FakeDisk) -> Vec<u64> {
 fn a_log_that_was_never_begun_knows_the_first_members() {
     let rig = Rig::open(FakeDisk::new());
     assert_eq!((rig.log.first(), rig.log.last()), (1, 0));
-    assert_eq!(rig.log.membership().1.voters, [1, 2, 3]);
+    assert_eq!(rig.log.membership().1.conf_state.voters, [1, 2, 3]);
     assert_eq!(rig.log.term_at(0), Some(0));
 }
 
@@ -144,13 +162,13 @@ fn everything_synced_is_there_after_a_crash() {
         learners: vec![4],
         ..ConfState::default()
     };
-    let saved = rig.log.save_membership(2, learner.clone());
+    let saved = save_membership(&mut rig, 2, &learner);
     rig.sync(saved);
     disk.crash(7);
     let rig = rig.reopen();
     assert_eq!(rig.entries(), [(1, 1), (2, 2)]);
     assert_eq!(rig.log.hard_state(), &hard_state(2, 0));
-    assert_eq!(rig.log.membership(), (2, &learner));
+    assert_eq!(membership(&rig), (2, &learner));
 }
 
 #[test]
@@ -339,6 +357,38 @@ fn an_entry_supersedes_all_at_and_behind_its_index() {
 }
 
 #[test]
+fn a_replacement_torn_by_a_crash_never_makes_the_replaced_entries_committed() {
+    let mut outcomes = std::collections::BTreeSet::new();
+    for seed in 0..300 {
+        let disk = FakeDisk::new();
+        let mut rig = Rig::open(disk.clone());
+        // In some runs a new file begins in the middle of the replacement, or right before it.
+        let filler = (seed % 10) as usize * 70;
+        rig.append(
+            (1..=10)
+                .map(|index| sized(index, 1, 100 + filler / 2))
+                .collect(),
+        );
+        let replacement = (5..=8).map(|index| sized(index, 2, 600)).collect();
+        let saved = rig
+            .log
+            .save(None, Some(hard_state(2, 7)), replacement)
+            .unwrap();
+        rig.write(saved);
+        disk.crash(seed);
+        let rig = rig.reopen();
+        let (commit, last) = (rig.log.hard_state().commit, rig.log.last());
+        assert!(commit <= last);
+        assert!(
+            (5..=commit).all(|index| rig.log.term_at(index) == Some(2)),
+            "seed {seed}: commit {commit} covers replaced entries"
+        );
+        outcomes.insert((rig.log.term_at(5), last));
+    }
+    assert!(outcomes.len() >= 4, "{outcomes:?}");
+}
+
+#[test]
 fn an_entry_counts_as_durable_only_with_the_write_that_put_it_there_last() {
     let mut rig = Rig::open(FakeDisk::new());
     rig.append(vec![entry(1, 1)]);
@@ -474,7 +524,7 @@ fn compaction_drops_files_and_keeps_what_is_behind_it() {
         voters: vec![1, 2],
         ..ConfState::default()
     };
-    let saved = rig.log.save_membership(45, learner.clone());
+    let saved = save_membership(&mut rig, 45, &learner);
     rig.sync(saved);
     let saved = rig
         .log
@@ -493,7 +543,9 @@ fn compaction_drops_files_and_keeps_what_is_behind_it() {
             .is_err()
     );
     let snapshot = rig.log.snapshot(0, 2).unwrap();
-    assert_eq!(snapshot.data, b"manifest");
+    let (table, manifest) = snapshot_data::split(&snapshot.data).unwrap();
+    assert_eq!(manifest, b"manifest");
+    assert_eq!(table.conf_state(), learner);
     let metadata = snapshot.metadata.unwrap();
     assert_eq!((metadata.index, metadata.term), (50, 1));
     assert_eq!(metadata.conf_state, Some(learner));
@@ -509,14 +561,22 @@ fn a_manifest_carries_the_membership_of_its_index_and_later_ones_stay() {
         ..ConfState::default()
     };
     for (index, learner) in [(5, 5), (15, 6)] {
-        let saved = rig.log.save_membership(index, with(learner));
+        let saved = save_membership(&mut rig, index, &with(learner));
         rig.sync(saved);
     }
     let saved = rig.log.save_compaction(10, 10, b"ten".to_vec()).unwrap();
     rig.sync(saved);
     let rig = rig.reopen();
     assert_eq!(rig.log.marker().conf_state, with(5));
-    assert_eq!(rig.log.membership(), (15, &with(6)));
+    assert_eq!(membership(&rig), (15, &with(6)));
+    // Whoever was a member then gets what belongs together; whoever came later, the membership it is in.
+    for (to, expected) in [(5, with(5)), (6, with(6))] {
+        let snapshot = rig.log.snapshot(0, to).unwrap();
+        let (table, manifest) = snapshot_data::split(&snapshot.data).unwrap();
+        assert_eq!(manifest, b"ten");
+        assert_eq!(table.conf_state(), expected);
+        assert_eq!(snapshot.metadata.unwrap().conf_state, Some(expected));
+    }
 }
 
 #[test]
@@ -531,7 +591,7 @@ fn a_manifest_from_the_leader_replaces_the_whole_log() {
         ..ConfState::default()
     };
     let snapshot = Snapshot {
-        data: b"manifest".to_vec(),
+        data: snapshot_data::join(&table_of(30, &conf_state), b"manifest"),
         metadata: Some(SnapshotMetadata {
             conf_state: Some(conf_state.clone()),
             index: 30,
@@ -553,7 +613,7 @@ fn a_manifest_from_the_leader_replaces_the_whole_log() {
     let rig = rig.reopen();
     assert_eq!((rig.log.first(), rig.log.last()), (31, 31));
     assert_eq!(rig.log.term_at(30), Some(4));
-    assert_eq!(rig.log.membership(), (30, &conf_state));
+    assert_eq!(membership(&rig), (30, &conf_state));
     assert_eq!(rig.log.hard_state(), &hard_state(4, 30));
 }
 
@@ -565,7 +625,10 @@ fn a_manifest_lost_in_a_crash_leaves_the_log_as_it_was_or_as_it_was_to_be() {
         let mut rig = Rig::open(disk.clone());
         rig.append((1..=10).map(|index| sized(index, 1, 250)).collect());
         let snapshot = Snapshot {
-            data: vec![b'm'; 2000],
+            data: snapshot_data::join(
+                &MemberTable::genesis(&config().voters, &[], &BTreeMap::new()),
+                &[b'm'; 2000],
+            ),
             metadata: Some(SnapshotMetadata {
                 conf_state: Some(ConfState {
                     voters: vec![1, 2, 3],
@@ -648,4 +711,116 @@ fn real_files_hold_the_same_log() {
     assert!(rig.disk.read_all(SegmentNumber(1)).is_err());
     let newest = rig.disk.segments().unwrap().pop().unwrap();
     assert!(rig.disk.read_all(newest).unwrap().len() as u64 > HEADER_BYTES);
+}
+
+#[test]
+fn a_log_from_before_there_were_member_tables_opens_and_gets_its_table() {
+    let disk = FakeDisk::new();
+    let header = SegmentHeader {
+        segment: 1,
+        first_sequence: 1,
+        owner: MEMBER.0,
+        salt: 9,
+    };
+    let joined = ConfState {
+        voters: vec![1, 2, 3],
+        learners: vec![7],
+        ..ConfState::default()
+    };
+    let genesis = Marker {
+        conf_state: ConfState {
+            voters: vec![1, 2, 3],
+            ..ConfState::default()
+        },
+        ..Marker::default()
+    };
+    let bodies = [
+        Body::Marker(genesis),
+        Body::HardState(hard_state(1, 0)),
+        Body::Entry(entry(1, 1)),
+        Body::Entry(entry(2, 1)),
+        Body::Membership {
+            index: 2,
+            conf_state: joined.clone(),
+            table: None,
+        },
+    ];
+    let mut bytes = Vec::new();
+    for (sequence, body) in (1..).zip(&bodies) {
+        record::encode(body, sequence, 1, 9, &mut bytes);
+    }
+    let number = SegmentNumber(1);
+    disk.create(number, &header.encode(), 4096).unwrap();
+    disk.write(number, HEADER_BYTES, &bytes).unwrap();
+    disk.sync(number).unwrap();
+    let config = Config {
+        details: BTreeMap::from([(RaftId(2), "two".into())]),
+        ..config()
+    };
+    let mut rig = Rig::try_open(Arc::new(disk.clone()), config.clone()).unwrap();
+    assert_eq!(rig.entries(), [(1, 1), (2, 1)]);
+    assert_eq!(membership(&rig), (2, &joined));
+    let table = MemberTable::clone(rig.log.table());
+    assert_eq!((table.index, table.next_id), (LogIndex(2), RaftId(8)));
+    assert_eq!(table.members[&RaftId(2)].details, "two");
+    assert_eq!(table.members[&RaftId(7)].role, MemberRole::Learner);
+    // The next file is of today's format and holds the table.
+    rig.append(vec![entry(3, 1)]);
+    let rig = Rig::try_open(
+        rig.disk,
+        Config {
+            details: BTreeMap::new(),
+            ..config
+        },
+    )
+    .unwrap();
+    assert_eq!(**rig.log.table(), table);
+}
+
+#[test]
+fn a_floor_survives_restarts_and_new_files_until_it_is_lifted() {
+    let disk = FakeDisk::new();
+    let mut rig = Rig::open(disk.clone());
+    let saved = rig.log.save_floor(17);
+    rig.sync(saved);
+    for index in 1..=40 {
+        rig.append(vec![sized(index, 1, 300)]);
+    }
+    let saved = rig
+        .log
+        .save_compaction(30, 30, b"manifest".to_vec())
+        .unwrap();
+    rig.sync(saved);
+    disk.crash(1);
+    let mut rig = rig.reopen();
+    assert_eq!(rig.log.floor(), 17);
+    let saved = rig.log.save_floor(0);
+    rig.sync(saved);
+    assert_eq!(rig.reopen().log.floor(), 0);
+}
+
+#[test]
+fn entries_between_the_cut_and_the_manifest_keep_the_membership_they_had() {
+    let mut rig = Rig::open(FakeDisk::new());
+    rig.append((1..=20).map(|index| entry(index, 1)).collect());
+    let with = |learner| ConfState {
+        voters: vec![1, 2, 3],
+        learners: vec![learner],
+        ..ConfState::default()
+    };
+    for index in [5, 9, 15] {
+        let saved = save_membership(&mut rig, index, &with(index));
+        rig.sync(saved);
+    }
+    let saved = rig.log.save_compaction(12, 6, b"twelve".to_vec()).unwrap();
+    rig.sync(saved);
+    for _ in 0..2 {
+        let indexes = (7..=16).map(|index| rig.log.table_at(index).index.0);
+        assert_eq!(
+            indexes.collect::<Vec<_>>(),
+            [5, 5, 9, 9, 9, 9, 9, 9, 15, 15]
+        );
+        rig.append(vec![entry(rig.log.last() + 1, 1)]);
+        rig = rig.reopen();
+    }
 }

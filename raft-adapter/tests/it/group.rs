@@ -8,9 +8,9 @@ use std::{
 
 use bytes::Bytes;
 use raft_adapter::{
-    Answer, Config, Core, Delivery, Envelope, FakeDisk, Fatal, Input, LogIndex, LogWriter,
-    OpenError, Output, Persist, Proposal, ProposeOutcome, RaftId, Role, Status, Term, Ticket,
-    WriteNumber,
+    Answer, ChangeDone, ChangeError, ChangeId, Config, Core, Delivery, Envelope, FakeDisk, Fatal,
+    Input, LogIndex, LogWriter, MemberChange, MemberStep, MemberTable, OpenError, Output, Persist,
+    Proposal, ProposeOutcome, RaftId, Role, Status, Term, Ticket, WriteNumber,
 };
 
 /// Sizes so small that every limit is met within a few entries.
@@ -43,6 +43,8 @@ pub struct App {
     pub durable: u64,
     pub entries: BTreeMap<u64, (u64, Bytes)>,
     pub manifests: u64,
+    /// As last delivered.
+    pub table: Option<Arc<MemberTable>>,
 }
 
 pub struct Member {
@@ -59,12 +61,22 @@ pub struct Member {
     pub answers: BTreeMap<u64, Answer>,
 }
 
+/// A member's disk and how far its application was, as of some moment.
+pub struct Backup {
+    disk: FakeDisk,
+    durable: u64,
+}
+
 pub struct Group {
     pub members: BTreeMap<u64, Member>,
     pub net: VecDeque<Packet>,
-    cut: BTreeSet<(u64, u64)>,
+    pub cut: BTreeSet<(u64, u64)>,
     /// What is agreed: learned from the first member that applied it.
     pub truth: BTreeMap<u64, (u64, Bytes)>,
+    /// The member table by the index of the entry that made it: the same on everyone.
+    pub tables: BTreeMap<u64, Arc<MemberTable>>,
+    /// Which change gave an id.
+    given: BTreeMap<u64, ChangeId>,
     leaders: BTreeMap<u64, u64>,
     next_ticket: u64,
     crashes: u64,
@@ -82,6 +94,8 @@ impl Group {
             net: VecDeque::new(),
             cut: BTreeSet::new(),
             truth: BTreeMap::new(),
+            tables: BTreeMap::new(),
+            given: BTreeMap::new(),
             leaders: BTreeMap::new(),
             next_ticket: 0,
             crashes: 0,
@@ -158,6 +172,28 @@ impl Group {
         member.app.entries.retain(|index, _| *index <= durable);
         member.delivered = durable;
         member.committed = 0;
+    }
+
+    /// Power loss, and then the disk and the application as they were when `backup` was taken.
+    pub fn restore(&mut self, id: u64, backup: &Backup) {
+        self.crash(id);
+        let member = self.member(id);
+        member.disk = backup.disk.backup();
+        member.app.durable = backup.durable;
+        member.app.applied = backup.durable;
+        member
+            .app
+            .entries
+            .retain(|index, _| *index <= backup.durable);
+        member.delivered = backup.durable;
+    }
+
+    pub fn backup(&mut self, id: u64) -> Backup {
+        let member = self.member(id);
+        Backup {
+            disk: member.disk.backup(),
+            durable: member.app.durable,
+        }
     }
 
     pub fn restart(&mut self, id: u64) {
@@ -237,6 +273,11 @@ impl Group {
         )
     }
 
+    pub fn has_writes(&self, id: u64) -> bool {
+        let member = &self.members[&id];
+        !(member.writes.is_empty() && member.written.is_empty())
+    }
+
     /// Writes the next queued batch without syncing it. False if there is none.
     pub fn write_one(&mut self, id: u64) -> bool {
         let member = self.member(id);
@@ -274,9 +315,22 @@ impl Group {
             return false;
         };
         let index = delivery.index().0;
+        let delivered_table = match &delivery {
+            Delivery::Entry(_) => None,
+            Delivery::Members(changed) => Some(Arc::clone(&changed.table)),
+            Delivery::Snapshot(snapshot) => Some(Arc::clone(&snapshot.table)),
+        };
+        if let Some(table) = delivered_table {
+            self.note_table(id, &table);
+            self.member(id).app.table = Some(table);
+        }
         match delivery {
-            Delivery::Entry(entry) => {
-                let found = (entry.term.0, entry.payload);
+            Delivery::Entry(_) | Delivery::Members(_) => {
+                let found = match delivery {
+                    Delivery::Entry(entry) => (entry.term.0, entry.payload),
+                    Delivery::Members(changed) => (changed.term.0, Bytes::new()),
+                    Delivery::Snapshot(_) => unreachable!(),
+                };
                 let agreed = self.truth.entry(index).or_insert_with(|| found.clone());
                 assert_eq!(*agreed, found, "member {id} disagrees at {index}");
                 let member = self.member(id);
@@ -357,6 +411,48 @@ impl Group {
         }
     }
 
+    /// Asks `id` for a change and answers the ticket; the answer may come later.
+    pub fn ask(&mut self, id: u64, change: MemberChange) -> Ticket {
+        let ticket = self.ticket();
+        self.step(id, Input::ChangeMembers { change, ticket });
+        ticket
+    }
+
+    /// A change that is taken even if it is risky, under an id of its own.
+    pub fn forced(&mut self, steps: Vec<MemberStep>) -> MemberChange {
+        let id = u128::from(self.ticket().0).to_le_bytes();
+        MemberChange {
+            id: ChangeId(id),
+            steps,
+            force: true,
+            ..MemberChange::default()
+        }
+    }
+
+    /// The answer to a change, if there is one.
+    pub fn answered(&mut self, id: u64, ticket: Ticket) -> Option<Result<ChangeDone, ChangeError>> {
+        match self.member(id).answers.remove(&ticket.0) {
+            Some(Answer::Change(answer)) => Some(answer),
+            None => None,
+            other => panic!("a change is answered with {other:?}"),
+        }
+    }
+
+    /// Takes care that everyone has the same table of the same entry, and that no id is given twice.
+    fn note_table(&mut self, id: u64, table: &Arc<MemberTable>) {
+        let known = self
+            .tables
+            .entry(table.index.0)
+            .or_insert_with(|| Arc::clone(table));
+        assert_eq!(known, table, "member {id}: table of {}", table.index);
+        for change in &table.recent {
+            for added in &change.added {
+                let given = self.given.entry(added.0).or_insert(change.id);
+                assert_eq!(*given, change.id, "id {added} was given twice");
+            }
+        }
+    }
+
     pub fn ticket(&mut self) -> Ticket {
         self.next_ticket += 1;
         Ticket(self.next_ticket)
@@ -421,14 +517,42 @@ impl Group {
                 return leader;
             }
         }
-        panic!("no leader: {:#?}", self.cores());
+        panic!("no leader: {}", self.picture());
     }
 
-    fn cores(&self) -> Vec<&Core> {
-        self.members
+    /// As [`Group::elect`], where a change of the membership may end a leadership again.
+    pub fn elect_anyhow(&mut self) -> u64 {
+        for _ in 0..50 {
+            let leader = self.elect();
+            self.tick();
+            if self.leader() == Some(leader) {
+                return leader;
+            }
+        }
+        panic!("no leader stays: {}", self.picture());
+    }
+
+    fn picture(&self) -> String {
+        let cores = self
+            .members
             .values()
-            .filter_map(|member| member.core.as_ref())
-            .collect()
+            .filter_map(|member| member.core.as_ref());
+        let lines = cores.map(|core| {
+            let status = core.status();
+            let table = &status.table;
+            format!(
+                "{} {} term {} committed {}/{} voters {:?} outgoing {:?} removed {}\n",
+                status.id,
+                status.role,
+                status.term,
+                status.committed,
+                status.last_index,
+                status.voters,
+                table.outgoing,
+                status.removed
+            )
+        });
+        lines.collect()
     }
 
     /// The leader of the highest term, if it is up and a majority follows it.
@@ -469,8 +593,16 @@ impl Group {
 
     /// All members hold and applied the same, and everything that was ever agreed on.
     pub fn assert_converged(&self) {
+        self.assert_converged_but(&[]);
+    }
+
+    /// As [`Group::assert_converged`], for all but those who were removed.
+    pub fn assert_converged_but(&self, removed: &[u64]) {
         let last = self.truth.last_key_value().map_or(0, |(index, _)| *index);
         for (id, member) in &self.members {
+            if removed.contains(id) {
+                continue;
+            }
             assert_eq!(member.app.applied, last, "member {id} lags");
             assert!(
                 member.app.entries.iter().eq(self.truth.iter()),
@@ -494,6 +626,7 @@ impl Group {
             .check()
             .unwrap_or_else(|error| panic!("member {id}: {error}"));
         let status = core.status();
+        let table = Arc::clone(&status.table);
         assert!(
             status.committed.0 >= member.committed,
             "member {id}: commit went back"
@@ -507,5 +640,6 @@ impl Group {
             member.inbox.len() <= member.config.delivery_entries_max as usize,
             "member {id}: more delivered than the window allows"
         );
+        self.note_table(id, &table);
     }
 }

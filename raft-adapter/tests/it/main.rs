@@ -9,5 +9,6 @@
 mod group;
 mod messages;
 mod ordering;
+mod scenarios;
 mod seeds;
 mod threads;

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use raft_adapter::{
-    Answer, Config, Core, Fatal, Input, LogIndex, MemberChange, MemberRole, OpenError,
-    ProposeError, ProposeOutcome, RaftId, Role, Term, TransferError,
+    Answer, ChangeError, Config, Core, Fatal, Input, LogIndex, MemberRole, MemberStep, OpenError,
+    ProposeError, ProposeOutcome, RaftId, Role, Term, Ticket, TransferError,
 };
 
 use crate::group::{Group, tight};
@@ -524,23 +524,16 @@ fn a_damaged_entry_that_is_needed_again_ends_the_core() {
     assert!(matches!(fatal, Fatal::Damaged(_)), "{fatal}");
 }
 
-fn change(group: &mut Group, at: u64, members: &[(u64, MemberRole)]) -> ProposeOutcome {
-    let ticket = group.ticket();
-    let members = members
-        .iter()
-        .map(|(id, role)| (RaftId(*id), *role))
-        .collect();
-    group.step(
-        at,
-        Input::ChangeMembers {
-            change: MemberChange { members },
-            ticket,
-        },
-    );
-    match group.member(at).answers.remove(&ticket.0) {
-        Some(Answer::Propose(outcome)) => outcome,
-        other => panic!("{other:?}"),
+fn set_role(id: u64, role: MemberRole) -> MemberStep {
+    MemberStep::SetRole {
+        id: RaftId(id),
+        role,
     }
+}
+
+fn change(group: &mut Group, at: u64, steps: Vec<MemberStep>) -> Ticket {
+    let change = group.forced(steps);
+    group.ask(at, change)
 }
 
 fn ids(members: &[RaftId]) -> Vec<u64> {
@@ -557,31 +550,38 @@ fn members_join_as_learners_become_voters_and_replace_others_through_a_joint_sta
     group.settle();
     group.add(tight(4, &[1, 2, 3]));
     assert_eq!(group.status(4).role, Role::Learner);
-    change(&mut group, 1, &[(4, MemberRole::Learner)]);
-    for _ in 0..20 {
-        group.tick();
-    }
-    assert_eq!(
-        group.member(4).app.applied,
-        0,
-        "the manifest is older than its membership"
-    );
-    group.make_durable(1);
-    group.compact(1);
+    let learner = MemberStep::Add {
+        role: MemberRole::Learner,
+        details: "four".into(),
+    };
+    change(&mut group, 1, vec![learner]);
     for _ in 0..20 {
         group.tick();
     }
     assert_eq!(ids(&group.status(1).learners), [4]);
-    assert_eq!(group.member(4).app.manifests, 1);
-    change(
+    assert_eq!(
+        group.member(4).app.manifests,
+        1,
+        "the manifest is older than its membership, and it gets it with the newer membership"
+    );
+    group.make_durable(1);
+    group.compact(1);
+    group.settle();
+    let replaced = change(
         &mut group,
         1,
-        &[(4, MemberRole::Voter), (2, MemberRole::Removed)],
+        vec![
+            set_role(4, MemberRole::Voter),
+            MemberStep::Remove { id: RaftId(2) },
+        ],
     );
     group.settle();
     for _ in 0..3 {
         group.tick();
     }
+    let done = group.answered(1, replaced).unwrap().unwrap();
+    assert!(!done.table.is_joint());
+    assert!(group.status(2).removed, "it was told");
     for id in [1, 3, 4] {
         let status = group.status(id);
         assert_eq!(ids(&status.voters), [1, 3, 4], "at {id}");
@@ -612,15 +612,31 @@ fn a_second_change_while_one_is_under_way_is_refused_and_not_swallowed() {
     let mut group = Group::of(3);
     let leader = group.elect();
     let demoted = if leader == 1 { 2 } else { 1 };
-    let first = change(&mut group, leader, &[(demoted, MemberRole::Learner)]);
-    assert!(matches!(first, ProposeOutcome::Appended { .. }));
-    let second = change(&mut group, leader, &[(demoted, MemberRole::Voter)]);
-    assert_eq!(refusal(second), ProposeError::ChangePending);
+    let first = change(
+        &mut group,
+        leader,
+        vec![set_role(demoted, MemberRole::Learner)],
+    );
+    assert_eq!(group.answered(leader, first), None);
+    let second = change(
+        &mut group,
+        leader,
+        vec![set_role(demoted, MemberRole::Voter)],
+    );
+    assert!(matches!(
+        group.answered(leader, second),
+        Some(Err(ChangeError::Pending { id: Some(_) }))
+    ));
     group.settle();
-    let third = change(&mut group, leader, &[(demoted, MemberRole::Voter)]);
-    assert!(matches!(third, ProposeOutcome::Appended { .. }));
+    assert!(matches!(group.answered(leader, first), Some(Ok(_))));
+    let third = change(
+        &mut group,
+        leader,
+        vec![set_role(demoted, MemberRole::Voter)],
+    );
     group.settle();
     group.tick();
+    assert!(matches!(group.answered(leader, third), Some(Ok(_))));
     assert_eq!(ids(&group.status(leader).voters), [1, 2, 3]);
 }
 
@@ -631,7 +647,10 @@ fn a_joint_state_left_behind_by_a_leader_is_left_by_its_successor() {
     change(
         &mut group,
         1,
-        &[(4, MemberRole::Learner), (5, MemberRole::Learner)],
+        vec![
+            set_role(4, MemberRole::Learner),
+            set_role(5, MemberRole::Learner),
+        ],
     );
     // It gets as far as everyone being in the joint state, and then the leader is gone before it could leave it.
     let joint = |group: &Group, id| !group.status(id).voters_outgoing.is_empty();
@@ -671,7 +690,11 @@ fn nothing_from_a_membership_change_on_is_delivered_before_the_change_is_on_disk
     let mut group = Group::of(3);
     let leader = group.elect();
     let demoted = if leader == 1 { 2 } else { 1 };
-    change(&mut group, leader, &[(demoted, MemberRole::Learner)]);
+    change(
+        &mut group,
+        leader,
+        vec![set_role(demoted, MemberRole::Learner)],
+    );
     let changed = group.status(leader).last_index;
     // Everything goes on but the leader's writes after the one with the change itself.
     group.sync(leader);

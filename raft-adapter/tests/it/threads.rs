@@ -10,8 +10,9 @@ use std::{
 
 use bytes::Bytes;
 use raft_adapter::{
-    Config, Delivery, FakeDisk, Fatal, LogIndex, OpenError, Opened, ProposeError, ProposeOutcome,
-    RaftHandle, RaftId, Role, Status, TransferError, Transport, open, open_on,
+    ChangeError, ChangeId, Config, Delivery, FakeDisk, Fatal, LogIndex, MemberChange, MemberRole,
+    MemberStep, OpenError, Opened, ProposeError, ProposeOutcome, RaftHandle, RaftId, Role, Status,
+    TransferError, Transport, open, open_on,
 };
 
 /// Long enough for any machine; nothing waits for it unless something is broken.
@@ -70,6 +71,7 @@ impl Running {
             handle,
             deliveries,
             runner,
+            ..
         }: Opened,
     ) -> Self {
         let raft = std::thread::spawn(move || runner.run());
@@ -81,13 +83,15 @@ impl Running {
                 for delivery in deliveries {
                     assert_eq!(delivery.index(), expected);
                     expected = expected.next();
-                    let Delivery::Entry(entry) = delivery else {
-                        panic!("no manifest was made")
-                    };
-                    if !entry.payload.is_empty() {
-                        applied.lock().unwrap().push(entry.payload);
+                    let index = delivery.index();
+                    match delivery {
+                        Delivery::Entry(entry) if !entry.payload.is_empty() => {
+                            applied.lock().unwrap().push(entry.payload);
+                        }
+                        Delivery::Entry(_) | Delivery::Members(_) => {}
+                        Delivery::Snapshot(_) => panic!("no manifest was made"),
                     }
-                    handle.applied(entry.index);
+                    handle.applied(index);
                 }
             })
         };
@@ -325,6 +329,7 @@ fn an_application_that_goes_away_ends_the_member() {
         handle: _handle,
         deliveries,
         runner,
+        ..
     } = open_on(config(1, 1), disk, LogIndex(0), Box::new(Nowhere)).unwrap();
     drop(deliveries);
     assert_eq!(runner.run(), Err(Fatal::ApplicationGone));
@@ -379,4 +384,76 @@ fn compacting_shortens_the_log_of_a_running_member() {
         (status.snapshot, status.first_index.0),
         (applied, applied.0 - 10 + 1)
     );
+}
+
+#[test]
+fn a_change_of_the_membership_is_answered_when_it_is_in_full_effect() {
+    let root = tempfile::tempdir().unwrap();
+    let dirs = dirs(root.path());
+    let wire = Wire::default();
+    let members: BTreeMap<u64, Running> = (1..=3)
+        .map(|id| (id, Running::start(id, 3, &dirs[id as usize - 1], &wire)))
+        .collect();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let ask = |at: u64, number: u8, steps: Vec<MemberStep>| {
+        let change = MemberChange {
+            id: ChangeId([number; 16]),
+            steps,
+            ..MemberChange::default()
+        };
+        runtime.block_on(members[&at].handle.change_members(change))
+    };
+    let leader = wait_for_leader(&members);
+    let add = MemberStep::Add {
+        role: MemberRole::Learner,
+        details: "four".into(),
+    };
+    let done = ask(leader, 1, vec![add.clone()]).unwrap();
+    assert_eq!(done.change.added, [RaftId(4)]);
+    let again = ask(leader, 1, vec![add]).unwrap();
+    assert_eq!(again.change, done.change);
+    let newcomer = Running::start(4, 3, &root.path().join("4"), &wire);
+    wait_until("the newcomer knows itself", || {
+        let table = newcomer.handle.status().table;
+        table.members.contains_key(&RaftId(4))
+    });
+    let follower = if leader == 1 { 2 } else { 1 };
+    let swap = vec![
+        MemberStep::SetRole {
+            id: RaftId(4),
+            role: MemberRole::Voter,
+        },
+        MemberStep::Remove { id: RaftId(leader) },
+    ];
+    let refusal = ask(follower, 2, swap.clone()).unwrap_err();
+    assert!(
+        matches!(refusal, ChangeError::NotLeader { .. }),
+        "{refusal}"
+    );
+    // The newcomer counts as soon as it was heard and caught up.
+    let mut done = ask(leader, 2, swap.clone());
+    wait_until("the leader is replaced", || match &done {
+        Ok(_) => true,
+        Err(error) => {
+            let patient = error.is_retryable() || matches!(error, ChangeError::QuorumAtRisk { .. });
+            assert!(patient, "{error}");
+            let at = [1, 2, 3]
+                .into_iter()
+                .find(|id| members[id].handle.status().role == Role::Leader);
+            done = ask(at.unwrap_or(leader), 2, swap.clone());
+            false
+        }
+    });
+    let done = done.unwrap();
+    assert!(!done.table.is_joint());
+    assert!(done.table.removed.contains_key(&RaftId(leader)));
+    wait_until("the old leader knows that it was removed", || {
+        members[&leader].handle.status().removed
+    });
+    newcomer.stop().unwrap();
+    for member in members.into_values() {
+        member.stop().unwrap();
+    }
 }

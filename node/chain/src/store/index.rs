@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use alloy_primitives::B256;
-use quorate_kv::{Batch, Kv, KvError};
+use quorate_kv::{Batch, Direction, KeyRange, Kv, KvError};
 
 use super::TransactionLocation;
-use crate::SharedBlock;
+use crate::{ImportedBlock, SharedBlock};
 
 /// Where a record starts: the first height of its segment (its name) and the byte offset in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +79,29 @@ impl Index {
                     position: u32::try_from(position).ok()?,
                 })
             }))
+    }
+
+    /// Removes the entries of blocks that are no longer kept.
+    pub(super) fn forget(&self, blocks: &[ImportedBlock]) -> Result<(), KvError> {
+        let mut batch = Batch::new();
+        for block in blocks {
+            batch.delete(key(b'n', &block.height().to_be_bytes()));
+            batch.delete(key(b'h', block.hash().as_slice()));
+            for tx in block.block.transactions() {
+                batch.delete(key(b't', tx.hash().as_slice()));
+            }
+        }
+        self.kv.write(batch)
+    }
+
+    pub(super) fn barrier(&self) -> Result<(), KvError> {
+        self.kv.barrier()
+    }
+
+    /// True if nothing was ever indexed.
+    pub(super) fn is_empty(&self) -> Result<bool, KvError> {
+        let mut entries = self.kv.scan(KeyRange::all(), Direction::Ascending);
+        entries.next().transpose().map(|first| first.is_none())
     }
 
     /// Forgets how far the index reaches; entries are overwritten by the scan that follows.

@@ -18,7 +18,7 @@ struct Record {
     receipts: Vec<StoredReceipt>,
 }
 
-pub(super) fn encode(block: &ImportedBlock) -> Vec<u8> {
+pub(crate) fn encode(block: &ImportedBlock) -> Vec<u8> {
     let record = Record {
         raft_index: block.raft_index,
         senders: block.senders.clone(),
@@ -30,7 +30,7 @@ pub(super) fn encode(block: &ImportedBlock) -> Vec<u8> {
     out
 }
 
-pub(super) fn decode(bytes: &[u8]) -> Result<ImportedBlock, String> {
+pub(crate) fn decode(bytes: &[u8]) -> Result<ImportedBlock, String> {
     let mut rest = bytes;
     let record = Record::decode(&mut rest).map_err(|e| e.to_string())?;
     if !rest.is_empty() {

@@ -5,7 +5,8 @@
 //! header  magic "QRTEBLK1" (8 bytes) | genesis hash (32)
 //! record  length of body, u32 LE (4) | CRC32C of body, u32 LE (4) | body
 //! ```
-//! A new segment begins when the current one has passed [`SEGMENT_BYTES`].
+//! A new segment begins when the current one has passed the configured size. Beside the segments lie `synced` (see
+//! [`super::synced`]) and, if the store does not begin at block 1, `base` (see [`super::bottom`]).
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -18,13 +19,13 @@ use alloy_primitives::B256;
 use parking_lot::Mutex;
 
 use super::index::Place;
+use super::synced::SyncedMark;
 use super::{StoreError, record};
 use crate::ImportedBlock;
 
 const MAGIC: &[u8; 8] = b"QRTEBLK1";
 const FILE_HEADER_BYTES: u64 = 40;
 const RECORD_HEADER_BYTES: u64 = 8;
-const SEGMENT_BYTES: u64 = 64 << 20;
 /// No record is larger: the largest block (16 MiB) with receipts and senders, with room to spare.
 const RECORD_BYTES_MAX: u32 = 256 << 20;
 
@@ -32,6 +33,9 @@ const RECORD_BYTES_MAX: u32 = 256 << 20;
 pub(super) struct Segments {
     dir: PathBuf,
     genesis: B256,
+    segment_bytes: u64,
+    /// How far the files survive a power loss.
+    synced: SyncedMark,
     files: Mutex<Files>,
 }
 
@@ -46,21 +50,15 @@ struct Files {
 }
 
 impl Segments {
-    pub(super) fn open(dir: &Path, genesis: B256) -> Result<Self, StoreError> {
+    /// True if the folder holds a segment.
+    pub(super) fn any_in(dir: &Path) -> Result<bool, StoreError> {
+        Ok(dir.exists() && !firsts_in(dir)?.is_empty())
+    }
+
+    pub(super) fn open(dir: &Path, genesis: B256, segment_bytes: u64) -> Result<Self, StoreError> {
         fs::create_dir_all(dir).map_err(|e| io("create", dir, &e))?;
-        let mut names: Vec<u64> = Vec::new();
-        for entry in fs::read_dir(dir).map_err(|e| io("list", dir, &e))? {
-            let entry = entry.map_err(|e| io("list", dir, &e))?;
-            let name = entry.file_name();
-            let first = name.to_str().and_then(|n| {
-                n.strip_prefix("blocks-")?
-                    .strip_suffix(".seg")?
-                    .parse::<u64>()
-                    .ok()
-            });
-            names.extend(first);
-        }
-        names.sort_unstable();
+        let names = firsts_in(dir)?;
+        let synced = SyncedMark::open(dir)?;
         let mut files = Files::default();
         for (position, first) in names.iter().enumerate() {
             let path = path(dir, *first);
@@ -84,8 +82,60 @@ impl Segments {
         Ok(Self {
             dir: dir.to_owned(),
             genesis,
+            segment_bytes,
+            synced,
             files: Mutex::new(files),
         })
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// True if something was ever appended here, whatever has become of it.
+    pub(super) fn was_used(&self) -> bool {
+        self.synced.get().is_some()
+    }
+
+    /// First heights of the segments, rising.
+    pub(super) fn firsts(&self) -> Vec<u64> {
+        self.files.lock().open.keys().copied().collect()
+    }
+
+    /// Where the first record of the first segment at or above this height lies.
+    pub(super) fn first_from(&self, height: u64) -> Option<Place> {
+        let files = self.files.lock();
+        let (segment, _) = files.open.range(height..).next()?;
+        Some(Place {
+            segment: *segment,
+            offset: FILE_HEADER_BYTES,
+        })
+    }
+
+    /// Removes the segments that begin below `height`; the last one always stays. Returns their number and bytes.
+    pub(super) fn remove_below(&self, height: u64) -> Result<(usize, u64), StoreError> {
+        let mut removed = (0, 0);
+        for first in self.firsts() {
+            let file = {
+                let mut files = self.files.lock();
+                if first >= height || files.open.len() == 1 {
+                    break;
+                }
+                // Readers that hold the file finish with it; nobody finds it from here on.
+                files.open.remove(&first)
+            };
+            let path = path(&self.dir, first);
+            let bytes = file.map_or(Ok(0), |file| file.metadata().map(|m| m.len()));
+            let bytes = bytes.map_err(|e| io("inspect", &path, &e))?;
+            fs::remove_file(&path).map_err(|e| io("remove", &path, &e))?;
+            let mut files = self.files.lock();
+            files.earlier_bytes = files.earlier_bytes.saturating_sub(bytes);
+            removed = (removed.0 + 1, removed.1 + bytes);
+        }
+        if removed.0 > 0 {
+            sync_folder(&self.dir)?;
+        }
+        Ok(removed)
     }
 
     pub(super) fn append(&self, block: &ImportedBlock) -> Result<Place, StoreError> {
@@ -108,7 +158,7 @@ impl Segments {
         bytes.extend_from_slice(&body);
 
         let mut files = self.files.lock();
-        if files.open.is_empty() || files.end >= SEGMENT_BYTES {
+        if files.open.is_empty() || files.end >= self.segment_bytes {
             self.roll(&mut files, block.height())?;
         }
         let Some((segment, file)) = files
@@ -145,25 +195,24 @@ impl Segments {
             .map_err(|e| io("write", &path, &e))?;
         file.sync_all().map_err(|e| io("sync", &path, &e))?;
         // The directory entry must survive as well, or the synced records in the file would be out of reach.
-        let directory = File::open(&self.dir).map_err(|e| io("open", &self.dir, &e))?;
-        directory
-            .sync_all()
-            .map_err(|e| io("sync", &self.dir, &e))?;
+        sync_folder(&self.dir)?;
+        self.synced.advance(first, FILE_HEADER_BYTES)?;
         files.earlier_bytes += files.end;
         files.end = FILE_HEADER_BYTES;
         files.open.insert(first, Arc::new(file));
         Ok(())
     }
 
+    /// Makes what was appended so far durable, and durably known to be so.
     pub(super) fn sync(&self) -> Result<(), StoreError> {
-        let file = self
-            .files
-            .lock()
-            .open
-            .last_key_value()
-            .map(|(_, f)| Arc::clone(f));
-        if let Some(file) = file {
+        let last = {
+            let files = self.files.lock();
+            let last = files.open.last_key_value();
+            last.map(|(first, file)| (*first, Arc::clone(file), files.end))
+        };
+        if let Some((segment, file, end)) = last {
             file.sync_data().map_err(|e| io("sync", &self.dir, &e))?;
+            self.synced.advance(segment, end)?;
         }
         Ok(())
     }
@@ -193,16 +242,12 @@ impl Segments {
         record::decode(&body).map_err(|reason| damaged(&path, place.offset, &reason))
     }
 
-    /// Walks all records from `start` on (from the first one without it).
-    pub(super) fn scan(&self, start: Option<Place>) -> Result<Scan<'_>, StoreError> {
-        let first = self.files.lock().open.keys().next().copied();
-        let at = start.or_else(|| {
-            first.map(|segment| Place {
-                segment,
-                offset: FILE_HEADER_BYTES,
-            })
-        });
-        Ok(Scan { segments: self, at })
+    /// Walks all records from `start` on.
+    pub(super) fn scan(&self, start: Option<Place>) -> Scan<'_> {
+        Scan {
+            segments: self,
+            at: start,
+        }
     }
 
     pub(super) fn size_bytes(&self) -> u64 {
@@ -219,23 +264,35 @@ pub(super) struct Scan<'a> {
 impl Scan<'_> {
     pub(super) fn next_block(&mut self) -> Result<Option<(ImportedBlock, Place)>, StoreError> {
         let Some(at) = self.at else { return Ok(None) };
-        let mut files = self.segments.files.lock();
         let path = path(&self.segments.dir, at.segment);
-        let Some(file) = files.open.get(&at.segment).cloned() else {
+        // Not held while reading: others append meanwhile.
+        let (file, next_segment) = {
+            let files = self.segments.files.lock();
+            let next = files.open.range(at.segment + 1..).next();
+            (
+                files.open.get(&at.segment).cloned(),
+                next.map(|(first, _)| *first),
+            )
+        };
+        let Some(file) = file else {
             return Err(damaged(&path, at.offset, "the segment file is missing"));
         };
         let length = file.metadata().map_err(|e| io("inspect", &path, &e))?.len();
-        let next_segment = files
-            .open
-            .range(at.segment + 1..)
-            .next()
-            .map(|(first, _)| *first);
+        let synced = self.segments.synced.get();
         if at.offset >= length {
+            // A file that lost what was synced is damage; so is a whole one.
+            if next_segment.is_none() && synced.is_some_and(|synced| synced > (at.segment, length))
+            {
+                return Err(damaged(
+                    &path,
+                    length,
+                    "records that were on disk are missing",
+                ));
+            }
             self.at = next_segment.map(|segment| Place {
                 segment,
                 offset: FILE_HEADER_BYTES,
             });
-            drop(files);
             return self.next_block();
         }
         match next_record(&file, at.offset, length).map_err(|e| io("read", &path, &e))? {
@@ -248,19 +305,28 @@ impl Scan<'_> {
                 });
                 Ok(Some((block, at)))
             }
-            Found::Torn if next_segment.is_none() => {
-                tracing::warn!(file = %path.display(), from = at.offset, to = length, "cutting the torn tail of the block store");
-                file.set_len(at.offset)
-                    .map_err(|e| io("truncate", &path, &e))?;
-                file.sync_all().map_err(|e| io("sync", &path, &e))?;
-                files.end = at.offset;
+            // Behind the last barrier nothing is promised, and pages reach the disk in any order: after a power loss
+            // several records may be torn. The Raft log still has their blocks. A store from before there was a mark is
+            // taken to have torn its very last write only.
+            Found::Torn | Found::Bad(_)
+                if next_segment.is_none()
+                    && synced.is_some_and(|synced| (at.segment, at.offset) >= synced) =>
+            {
                 self.at = None;
+                cut(&file, &path, at.offset, length)?;
+                self.segments.files.lock().end = at.offset;
+                Ok(None)
+            }
+            Found::Torn if next_segment.is_none() && synced.is_none() => {
+                self.at = None;
+                cut(&file, &path, at.offset, length)?;
+                self.segments.files.lock().end = at.offset;
                 Ok(None)
             }
             Found::Torn => Err(damaged(
                 &path,
                 at.offset,
-                "a record is cut off, but later segments exist",
+                "a record is cut off that was on disk in whole",
             )),
             Found::Bad(reason) => Err(damaged(&path, at.offset, reason)),
         }
@@ -313,6 +379,12 @@ fn next_record(file: &File, offset: u64, file_length: u64) -> std::io::Result<Fo
     })
 }
 
+fn cut(file: &File, path: &Path, from: u64, to: u64) -> Result<(), StoreError> {
+    tracing::warn!(file = %path.display(), from, to, "cutting the torn tail of the block store");
+    file.set_len(from).map_err(|e| io("truncate", path, &e))?;
+    file.sync_all().map_err(|e| io("sync", path, &e))
+}
+
 fn all_zero(file: &File, offset: u64, length: u64) -> std::io::Result<bool> {
     let mut bytes = vec![0u8; usize::try_from(length).unwrap_or(usize::MAX)];
     file.read_exact_at(&mut bytes, offset)?;
@@ -342,11 +414,34 @@ fn check_header(file: &File, path: &Path, expected: B256) -> Result<(), StoreErr
     Ok(())
 }
 
+/// First heights of the segments in a folder, rising.
+fn firsts_in(dir: &Path) -> Result<Vec<u64>, StoreError> {
+    let mut firsts: Vec<u64> = Vec::new();
+    for entry in fs::read_dir(dir).map_err(|e| io("list", dir, &e))? {
+        let name = entry.map_err(|e| io("list", dir, &e))?.file_name();
+        let first = name.to_str().and_then(|n| {
+            n.strip_prefix("blocks-")?
+                .strip_suffix(".seg")?
+                .parse::<u64>()
+                .ok()
+        });
+        firsts.extend(first);
+    }
+    firsts.sort_unstable();
+    Ok(firsts)
+}
+
+/// Makes created, renamed and removed entries of a folder durable.
+pub(super) fn sync_folder(dir: &Path) -> Result<(), StoreError> {
+    let folder = File::open(dir).map_err(|e| io("open", dir, &e))?;
+    folder.sync_all().map_err(|e| io("sync", dir, &e))
+}
+
 fn path(dir: &Path, first: u64) -> PathBuf {
     dir.join(format!("blocks-{first:012}.seg"))
 }
 
-fn io(action: &'static str, file: &Path, e: &std::io::Error) -> StoreError {
+pub(super) fn io(action: &'static str, file: &Path, e: &std::io::Error) -> StoreError {
     StoreError::Io {
         action,
         file: file.display().to_string(),
@@ -354,7 +449,7 @@ fn io(action: &'static str, file: &Path, e: &std::io::Error) -> StoreError {
     }
 }
 
-fn damaged(file: &Path, offset: u64, reason: &str) -> StoreError {
+pub(super) fn damaged(file: &Path, offset: u64, reason: &str) -> StoreError {
     StoreError::Damaged {
         file: file.display().to_string(),
         offset,

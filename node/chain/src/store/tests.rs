@@ -1,3 +1,7 @@
+mod anchors;
+mod pruning;
+mod tears;
+
 use std::fs;
 use std::io::{Seek as _, SeekFrom, Write as _};
 use std::path::PathBuf;
@@ -88,12 +92,20 @@ fn fill(store: &BlockStore, count: u64) {
 }
 
 fn only_segment(dir: &TempDir) -> PathBuf {
-    fs::read_dir(dir.path())
-        .unwrap()
-        .next()
-        .unwrap()
-        .unwrap()
-        .path()
+    let [only] = &segments(dir)[..] else {
+        panic!("{:?}", segments(dir));
+    };
+    only.clone()
+}
+
+/// The segment files, oldest first.
+fn segments(dir: &TempDir) -> Vec<PathBuf> {
+    let paths = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().path());
+    let mut paths: Vec<_> = paths
+        .filter(|path| path.extension().is_some_and(|e| e == "seg"))
+        .collect();
+    paths.sort();
+    paths
 }
 
 fn open(dir: &TempDir, kv: &Arc<MemoryKv>) -> Result<BlockStore, StoreError> {
@@ -161,6 +173,7 @@ fn a_flipped_bit_before_the_last_record_is_refused_as_damage() {
     let kv = Arc::new(MemoryKv::new());
     let store = open(&dir, &kv).unwrap();
     fill(&store, 3);
+    store.barrier().unwrap();
     drop(store);
     let mut file = fs::OpenOptions::new()
         .write(true)
@@ -168,7 +181,8 @@ fn a_flipped_bit_before_the_last_record_is_refused_as_damage() {
         .unwrap();
     file.seek(SeekFrom::Start(100)).unwrap();
     file.write_all(&[0xff, 0xee]).unwrap();
-    assert!(matches!(open(&dir, &kv), Err(StoreError::Damaged { .. })));
+    let result = open(&dir, &Arc::new(MemoryKv::new()));
+    assert!(matches!(result, Err(StoreError::Damaged { .. })));
 }
 
 #[test]

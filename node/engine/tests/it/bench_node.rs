@@ -12,7 +12,7 @@ use quorate_chain::{
 };
 use quorate_engine::{
     BlockSource, EngineConfig, ExecutedBlocks, Fatal, Flusher, Importer, Ledger, Minter,
-    MinterConfig, catch_up_state,
+    MinterConfig, Target, catch_up_state,
 };
 use quorate_kv::{Kv, MemoryKv};
 use quorate_pool::{PoolConfig, PoolHandle};
@@ -75,6 +75,16 @@ impl Transport for NoPeers {
 impl BlockSource for NoPeers {
     fn fetch(&mut self, _: u64, _: u32, _: u32) -> Vec<Bytes> {
         Vec::new()
+    }
+
+    fn snapshot(&mut self, _: u64, _: &Target<'_>) -> Option<u64> {
+        None
+    }
+
+    fn confirm_snapshot(&mut self, _: u64) {}
+
+    fn reject_snapshot(&mut self) -> bool {
+        false
     }
 }
 

@@ -80,11 +80,17 @@ impl Network {
                 }
                 self.read_raft(raft_id, stream, closed);
             }
-            Channel::Forward | Channel::Blocks => {
-                let turns = if channel == Channel::Forward {
-                    &peer.forwards
-                } else {
-                    &peer.fetches
+            Channel::Forward
+            | Channel::Blocks
+            | Channel::Membership
+            | Channel::Snapshot
+            | Channel::Control => {
+                let turns = match channel {
+                    Channel::Forward => &peer.forwards,
+                    Channel::Blocks | Channel::Raft => &peer.fetches,
+                    Channel::Membership => &peer.memberships,
+                    Channel::Snapshot => &peer.snapshots,
+                    Channel::Control => &peer.controls,
                 };
                 let permit = Arc::clone(turns).try_acquire_owned().ok();
                 self.answer(raft_id, channel, stream, permit, closed);
@@ -132,6 +138,8 @@ impl Network {
             timing: self.shared.timing.clone(),
             transactions: self.transactions.clone(),
             requests: self.requests.clone(),
+            control: self.control.clone(),
+            heard: self.heard_in.clone(),
         };
         self.tasks.spawn(async move {
             let serving = server.serve(channel, stream, permit);
@@ -203,7 +211,7 @@ impl Network {
     }
 
     fn report(&mut self, id: &MessageId, source: &PeerId, acceptance: MessageAcceptance) {
-        let gossip = &mut self.swarm.behaviour_mut().gossip.0;
+        let gossip = &mut self.swarm.behaviour_mut().gossip.inner;
         if !gossip.report_message_validation_result(id, source, acceptance) {
             tracing::trace!(%id, "gossip message was forgotten before it was judged");
         }
@@ -220,7 +228,13 @@ impl Network {
         }
         let size = message.len();
         let topic = self.topic.hash();
-        match self.swarm.behaviour_mut().gossip.0.publish(topic, message) {
+        match self
+            .swarm
+            .behaviour_mut()
+            .gossip
+            .inner
+            .publish(topic, message)
+        {
             Ok(_id) => metrics::sent(GOSSIP, 1, size),
             Err(error) => {
                 let reason = match &error {

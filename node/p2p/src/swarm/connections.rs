@@ -18,8 +18,9 @@ use tokio::time::Instant;
 use super::{Done, Network};
 use crate::{
     address,
-    events::PeerEvent,
-    handshake::{Refused, refusal_in},
+    events::{PeerEvent, Verdict},
+    handshake::{Code, Reason, Refused, refusal_in},
+    handshake_limit::TooManyFrom,
     metrics,
     peer::{Connection, superseded},
 };
@@ -68,7 +69,13 @@ impl Network {
             );
             self.tell(PeerEvent::Connected { raft_id });
             self.count_peers();
+            self.introduce(
+                raft_id,
+                peer_id,
+                without_peer(endpoint.get_remote_address()),
+            );
         }
+        self.tell_log(raft_id);
         for stale in stale {
             tracing::debug!(peer = raft_id, connection = %stale, "closing an older connection");
             self.give_up(raft_id, stale, "replaced by a new one");
@@ -121,8 +128,23 @@ impl Network {
         self.show_connection(raft_id);
         if in_use.is_none() {
             tracing::info!(peer = raft_id, %peer_id, cause, "member disconnected");
+            self.swarm.behaviour_mut().directory.drop_peer(&peer_id);
             self.tell(PeerEvent::Disconnected { raft_id });
             self.count_peers();
+        }
+    }
+
+    /// Tells the application once which Raft log a member has.
+    fn tell_log(&mut self, raft_id: u64) {
+        let Some(log_id) = self.shared.gate.log_of(raft_id) else {
+            return;
+        };
+        let untold = |peer: &&mut super::Peer| peer.log_told != Some(log_id);
+        if self.peers.get_mut(&raft_id).filter(untold).is_some()
+            && self.tell(PeerEvent::LogSeen { raft_id, log_id })
+            && let Some(peer) = self.peers.get_mut(&raft_id)
+        {
+            peer.log_told = Some(log_id);
         }
     }
 
@@ -192,6 +214,7 @@ impl Network {
 
     /// Dials every member whose time has come: first its names are resolved, by a task.
     pub(super) fn dial_due(&mut self, now: Instant) {
+        let mut homeless = Vec::new();
         for (raft_id, peer) in &mut self.peers {
             if peer.dial.next().is_none_or(|next| next > now) {
                 continue;
@@ -202,20 +225,27 @@ impl Network {
                 .map(|m| m.dial_addresses())
                 .unwrap_or_default();
             if addresses.is_empty() {
-                peer.dial.no_address();
+                // It has to dial us, unless somebody else knows where it is.
+                peer.dial
+                    .failed(now, &self.shared.timing, false, rand::random());
+                homeless.push(*raft_id);
                 continue;
             }
             peer.dial.started();
             let (raft_id, peer) = (*raft_id, peer.id);
             let limit = self.shared.timing.resolve_timeout;
+            let resolver = self.shared.resolver.clone();
             self.tasks.spawn(async move {
-                let addresses = address::resolve_all(&addresses, limit).await;
+                let addresses = address::resolve_all(&addresses, &resolver, limit).await;
                 Done::Resolved {
                     raft_id,
                     peer,
                     addresses,
                 }
             });
+        }
+        for raft_id in homeless {
+            self.look_up(raft_id);
         }
     }
 
@@ -232,6 +262,7 @@ impl Network {
             peer.dial
                 .failed(Instant::now(), &self.shared.timing, false, rand::random());
             self.log_unreachable(raft_id, "no address can be resolved");
+            self.look_up(raft_id);
             return;
         }
         // Whether it is connected is for us to say: the swarm still counts connections that we have given up.
@@ -252,16 +283,22 @@ impl Network {
         };
         let refused = match error {
             DialError::Transport(attempts) => {
-                let mut found = None;
+                let mut judged = 0;
+                let mut strayed = 0;
                 for (address, error) in attempts {
                     if let TransportError::Other(error) = error
                         && let Some(refused) = refusal_in(error)
                     {
                         self.log_refused(refused, address, "the member we dialled");
-                        found = Some(());
+                        if refused.peer == id {
+                            judged += 1;
+                        } else {
+                            strayed += 1;
+                        }
                     }
                 }
-                found.is_some()
+                // Somebody else at one of its addresses says nothing about the other addresses.
+                judged > 0 || (strayed > 0 && strayed == attempts.len())
             }
             DialError::WrongPeerId { obtained, address } => {
                 metrics::refused("wrong_peer");
@@ -298,6 +335,7 @@ impl Network {
         if !refused {
             self.log_unreachable(raft_id, &error.to_string());
         }
+        self.look_up(raft_id);
     }
 
     pub(super) fn on_incoming_error(&self, address: &Multiaddr, error: &ListenError) {
@@ -325,7 +363,9 @@ impl Network {
         let reason = if cause.downcast_ref::<NotAllowed>().is_some() {
             // Removed between its handshake and now.
             "unknown_key"
-        } else if cause.downcast_ref::<Exceeded>().is_some() {
+        } else if cause.downcast_ref::<Exceeded>().is_some()
+            || cause.downcast_ref::<TooManyFrom>().is_some()
+        {
             "limit"
         } else {
             "handshake"
@@ -338,6 +378,13 @@ impl Network {
     }
 
     fn log_refused(&self, refused: &Refused, address: &Multiaddr, who: &str) {
+        if refused.reason == Reason::Applicant {
+            tracing::debug!(peer_id = %refused.peer, %address, "a node applies for admission");
+            return;
+        }
+        if let Reason::Told(code) = &refused.reason {
+            self.on_told(&refused.peer, *code);
+        }
         let label = refused.reason.label();
         metrics::refused(label);
         // Keys are free, hosts are not: a stranger with new keys is still one cause. Members are told apart.
@@ -350,6 +397,37 @@ impl Network {
                 peer_id = %refused.peer, %address, reason = label,
                 "refused {who}: {}", refused.reason
             );
+        }
+    }
+
+    /// The holder of a key refused us and said why. Only a member's word counts.
+    fn on_told(&self, peer: &PeerId, code: Code) {
+        let Some(by) = self.table.raft_id_of(peer) else {
+            return;
+        };
+        match code {
+            Code::Removed => self.pronounce(Verdict::Removed { by }),
+            Code::OtherLog => self.pronounce(Verdict::OtherLog { by }),
+            Code::Welcome
+            | Code::Protocol
+            | Code::ChainId
+            | Code::Genesis
+            | Code::Malformed
+            | Code::RaftId
+            | Code::Busy
+            | Code::NotYet
+            | Code::Admitted => {}
+        }
+    }
+
+    /// Tells the application what a member says about this node.
+    pub(super) fn pronounce(&self, verdict: Verdict) {
+        metrics::verdict(match verdict {
+            Verdict::Removed { .. } => "removed",
+            Verdict::OtherLog { .. } => "other_log",
+        });
+        if self.verdicts.try_send(verdict).is_err() {
+            metrics::dropped(metrics::lane::VERDICTS, "queue_full", 1);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Building the network from its configuration.
 
-use std::{net::TcpListener, sync::Arc};
+use std::{collections::BTreeSet, net::TcpListener, sync::Arc};
 
 use futures::{FutureExt, StreamExt};
 use libp2p::{core::transport::TransportError, identity};
@@ -12,17 +12,20 @@ use tokio::{
 
 use super::Network;
 use crate::{
-    address::multiaddr_of,
+    address::{Resolver, multiaddr_of},
+    announcement::Announcer,
     behaviour,
     config::Config,
     error::{ConfigError, StartError},
     events::Events,
+    gate::Gate,
     gossip::GossipQueue,
-    handle::{NetworkHandle, Shared, StreamOpener},
-    handshake::{Gate, Hello},
+    handle::{NetworkHandle, Shared, StreamOpener, none_removed},
+    handshake::Hello,
     lane::Lane,
     members::{self, MemberTable},
     metrics,
+    strangers::Strangers,
 };
 
 /// Requests of tasks to the swarm; when full, they wait. Far more than can be waiting: see the limits per member.
@@ -34,11 +37,25 @@ const PUBLISH: usize = 16;
 /// Comings and goings; when full, the newest is dropped and counted.
 const PEER_EVENTS: usize = 1_024;
 
+/// What members say about us; when full, the newest is dropped and counted.
+const VERDICTS: usize = 64;
+
+/// Announcements and farewells on their way to the network task; when full, their senders wait.
+const HEARD: usize = 64;
+
 /// Binds the listening socket and builds everything. Nothing is served before [`Network::run`].
 ///
 /// # Errors
 /// [`StartError`]: wrong configuration, address in use, or no tokio runtime around.
 pub fn start(config: Config) -> Result<(NetworkHandle, Events, Network), StartError> {
+    start_with(config, Resolver::System)
+}
+
+/// As [`start`], with somebody else's answers about names.
+pub(crate) fn start_with(
+    config: Config,
+    resolver: Resolver,
+) -> Result<(NetworkHandle, Events, Network), StartError> {
     config.check()?;
     let pair = members::keypair(&config.secret_key).map_err(ConfigError::OwnKey)?;
     let table = Arc::new(MemberTable::new(&config.members, config.raft_id)?);
@@ -55,19 +72,39 @@ pub fn start(config: Config) -> Result<(NetworkHandle, Events, Network), StartEr
         }
         .into());
     }
+    let removed: BTreeSet<u64> = config.removed.iter().copied().collect();
+    none_removed(&config.members, &removed)?;
     if tokio::runtime::Handle::try_current().is_err() {
         return Err(StartError::NoRuntime);
     }
     probe(&config)?;
     metrics::describe();
 
-    let keypair = identity::Keypair::from(pair);
-    let gate = Arc::new(Gate::new(Hello {
+    let keypair = identity::Keypair::from(pair.clone());
+    let announcer = Announcer::new(
+        pair,
+        config.genesis_hash,
+        config.raft_id,
+        keypair.public().to_peer_id(),
+        config.announce_sequence,
+    );
+    if !config.announce.is_empty() {
+        announcer
+            .announce(&config.announce)
+            .map_err(ConfigError::Announce)?;
+    }
+    let hello = Hello {
         protocol: config.protocol_version,
+        raft_id: config.raft_id,
         chain_id: config.chain_id,
         genesis: config.genesis_hash,
-    }));
-    gate.allow_only(table.iter().map(|member| member.peer).collect());
+        log_id: config.log_id,
+    };
+    let strangers = Arc::new(Strangers::new(&config.limits));
+    let (applicants_in, applicants) = mpsc::channel(config.limits.strangers_max);
+    let known_logs = config.known_logs.clone();
+    let gate = Arc::new(Gate::new(hello, known_logs, strangers, applicants_in));
+    gate.allow_only(table.whitelist(), removed.clone());
     let topic = behaviour::topic(&config.genesis_hash);
     let mut swarm = behaviour::swarm(&config, &keypair, Arc::clone(&gate), &topic)?;
     let listener = swarm
@@ -98,6 +135,10 @@ pub fn start(config: Config) -> Result<(NetworkHandle, Events, Network), StartEr
         limits.transaction_lane_bytes,
     );
     let (requests, requests_out) = mpsc::channel(limits.request_lane);
+    let (control, control_out) = mpsc::channel(limits.control_lane);
+    let (verdicts, verdicts_out) = mpsc::channel(VERDICTS);
+    let (heard_in, heard) = mpsc::channel(HEARD);
+    let own = announcer.watch();
     let (peer_events, peers_out) = mpsc::channel(PEER_EVENTS);
     let shared = Arc::new(Shared {
         raft_id,
@@ -109,7 +150,10 @@ pub fn start(config: Config) -> Result<(NetworkHandle, Events, Network), StartEr
         limits,
         timing,
         gossip,
+        announcer,
+        resolver,
         gate,
+        removed: RwLock::new(removed),
         members,
         links: RwLock::default(),
         status: RwLock::default(),
@@ -124,9 +168,15 @@ pub fn start(config: Config) -> Result<(NetworkHandle, Events, Network), StartEr
         commands,
         publish,
         members: members_seen,
+        own,
+        applicants,
+        heard,
         raft,
         transactions,
         requests,
+        control,
+        verdicts,
+        heard_in,
         peer_events,
         table,
         peers: std::collections::BTreeMap::new(),
@@ -143,6 +193,8 @@ pub fn start(config: Config) -> Result<(NetworkHandle, Events, Network), StartEr
         raft: raft_out,
         transactions: transactions_out,
         requests: requests_out,
+        control: control_out,
+        verdicts: verdicts_out,
         peers: peers_out,
     };
     Ok((NetworkHandle::new(shared), events, network))
@@ -160,5 +212,73 @@ fn probe(config: &Config) -> Result<(), StartError> {
             address: config.listen,
             source,
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering},
+        time::Duration,
+    };
+
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::{MemberInfo, PeerEvent, public_key_of};
+
+    /// Configuration of one of two members, of which the second is dialled by this name.
+    fn config(raft_id: u64, name_of_two: &str) -> Config {
+        let member = |raft_id: u64| MemberInfo {
+            raft_id,
+            public_key: public_key_of(&[raft_id as u8; 32]).unwrap(),
+            addresses: Vec::new(),
+            organisation: String::new(),
+        };
+        let mut members = vec![member(1), member(2)];
+        members[1].addresses.push(name_of_two.to_owned());
+        let listen = ([127, 0, 0, 1], 0).into();
+        let secret = [raft_id as u8; 32];
+        let mut config = Config::new(secret, listen, members, raft_id, 1337, [3; 32]);
+        config.timing.dial_wait = Duration::from_millis(10);
+        config.timing.dial_pause_min = Duration::from_millis(10);
+        config
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_name_that_leads_elsewhere_by_now_is_resolved_again_at_the_next_dial() {
+        let stop = CancellationToken::new();
+        let (two, _events, network) = start(config(2, "two.example:1")).unwrap();
+        let two_runs = tokio::spawn(network.run(stop.clone()));
+        let port = two.listen_addresses()[0]
+            .rsplit('/')
+            .next()
+            .unwrap()
+            .parse();
+        let there = ([127, 0, 0, 1], port.unwrap()).into();
+        // Nobody listens on a port that was just given back.
+        let given_back = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let nowhere = given_back.local_addr().unwrap();
+        drop(given_back);
+
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        let script = move |name: &str| {
+            assert_eq!(name, "two.example");
+            match count.fetch_add(1, Ordering::AcqRel) {
+                0 | 1 => vec![nowhere],
+                2 => Vec::new(),
+                _ => vec![there],
+            }
+        };
+        let resolver = Resolver::Scripted(Arc::new(script));
+        let (_one, mut events, network) = start_with(config(1, "two.example:1"), resolver).unwrap();
+        let one_runs = tokio::spawn(network.run(stop.clone()));
+        let first = tokio::time::timeout(Duration::from_secs(60), events.peers.recv()).await;
+        assert_eq!(first.unwrap(), Some(PeerEvent::Connected { raft_id: 2 }));
+        assert_eq!(asked.load(Ordering::Acquire), 4);
+        stop.cancel();
+        one_runs.await.unwrap().unwrap();
+        two_runs.await.unwrap().unwrap();
     }
 }

@@ -85,12 +85,14 @@ async fn a_member_with_another_chain_id_is_refused_at_both_ends() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_with_another_protocol_version_is_refused_at_both_ends() {
-    refuse("protocol", |config| config.protocol_version = 2).await;
+    refuse("protocol", |config| config.protocol_version = 99).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn handshakes_that_never_end_do_not_block_members() {
-    let one = Node::start(config(1, 2));
+    let mut one = config(1, 2);
+    one.limits.handshakes_per_address = one.limits.handshakes_max;
+    let one = Node::start(one);
     // Connections that say nothing, held open.
     let silent: Vec<TcpStream> = (0..64)
         .map(|_| TcpStream::connect(one.address).unwrap())
@@ -108,6 +110,7 @@ async fn handshakes_that_never_end_do_not_block_members() {
 async fn silent_connections_beyond_the_limit_are_refused_and_end_by_themselves() {
     let mut few = config(1, 2);
     few.limits.handshakes_max = 4;
+    few.limits.handshakes_per_address = 4;
     few.timing.handshake_timeout = Duration::from_millis(300);
     let one = Node::start(few);
     let before = refused("limit");
@@ -118,6 +121,32 @@ async fn silent_connections_beyond_the_limit_are_refused_and_end_by_themselves()
     let two = Node::start(config(2, 2));
     two.knows(&one);
     wait_until("a member gets in", || one.is_connected_to(2)).await;
+    drop(silent);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_host_cannot_take_all_handshakes() {
+    let mut few = config(1, 2);
+    few.limits.handshakes_per_address = 4;
+    let one = Node::start(few);
+    let before = refused("limit");
+    // Its own address takes its share; another one still gets in.
+    let silent: Vec<TcpStream> = (0..16)
+        .map(|_| TcpStream::connect(one.address).unwrap())
+        .collect();
+    wait_until("the rest is refused", || refused("limit") >= before + 12).await;
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, 2], 0).into()).unwrap();
+    let mut other = socket.connect(one.address).await.unwrap();
+    // A listener that takes us answers the first line of the negotiation.
+    let hello = b"\x13/multistream/1.0.0\n";
+    tokio::io::AsyncWriteExt::write_all(&mut other, hello)
+        .await
+        .unwrap();
+    let mut answer = [0; 20];
+    let reading = tokio::io::AsyncReadExt::read_exact(&mut other, &mut answer);
+    soon("an answer", reading).await.unwrap();
+    assert_eq!(&answer, hello);
     drop(silent);
 }
 
@@ -162,7 +191,11 @@ async fn a_removed_member_is_disconnected_and_comes_back_when_it_is_added_again(
     let connected = PeerEvent::Connected { raft_id: 3 };
     assert_eq!(
         of_three,
-        [connected, PeerEvent::Disconnected { raft_id: 3 }, connected]
+        [
+            connected.clone(),
+            PeerEvent::Disconnected { raft_id: 3 },
+            connected
+        ]
     );
 }
 

@@ -63,6 +63,11 @@ pub fn dropped(lane: &str, reason: &str) -> u64 {
     )
 }
 
+/// Announcements that arrived with this outcome.
+pub fn announcements(outcome: &str) -> u64 {
+    counter("quorate_p2p_announcements_total", &[("outcome", outcome)])
+}
+
 /// The secret of member `raft_id`.
 pub fn secret(raft_id: u64) -> [u8; 32] {
     let mut secret = [7; 32];

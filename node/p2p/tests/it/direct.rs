@@ -80,7 +80,10 @@ async fn answer(node: &mut Node, sizes: &[usize]) -> (u64, u64, u32) {
         reply,
     } = soon("a request", node.events.requests.recv())
         .await
-        .unwrap();
+        .unwrap()
+    else {
+        panic!("only blocks are asked for here");
+    };
     reply
         .send(sizes.iter().map(|size| vec![3; *size].into()).collect())
         .unwrap();
@@ -156,7 +159,9 @@ async fn more_requests_than_a_member_allows_are_told_busy() {
     let second = soon("the answer", one.handle.fetch_blocks(2, 1, 1)).await;
     assert_eq!(second, Err(RequestError::Busy { raft_id: 2 }));
     assert_eq!(dropped("blocks", "busy"), before + 1);
-    let Request::Blocks { reply, .. } = held;
+    let Request::Blocks { reply, .. } = held else {
+        panic!("only blocks are asked for here");
+    };
     reply.send(vec![Bytes::from_static(b"b")]).unwrap();
     assert_eq!(
         soon("the answer", first).await.unwrap(),

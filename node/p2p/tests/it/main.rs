@@ -7,9 +7,13 @@
 )]
 
 mod admission;
+mod applicants;
 mod consortium;
 mod direct;
+mod discovery;
 mod gossip;
 mod latency;
+mod membership;
+mod queries;
 mod raft;
 mod reconnect;

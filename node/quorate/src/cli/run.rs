@@ -9,6 +9,7 @@ use crate::accounts::Accounts;
 use crate::config::{Flag, Loaded};
 use crate::dev::{self, DevPlan};
 use crate::exit::{Ended, Exit};
+use crate::join::JoinOptions;
 use crate::{logs, node};
 
 /// Where the configuration comes from, for every command that needs one.
@@ -104,6 +105,7 @@ Every setting can be given in the file, as a variable (QUORATE_RPC_LISTEN=0.0.0.
 
 Examples:
   quorate node --config my-net/node1/quorate.toml
+  quorate node --data-dir new-member --p2p-listen 10.0.0.9:30303 --join 10.0.0.1:30303 --promote-when-caught-up
   quorate node --config my-net/node1/quorate.toml --rpc-listen 127.0.0.1:9000 --log-level debug";
 
 /// Arguments of `quorate node`.
@@ -112,6 +114,14 @@ Examples:
 pub struct NodeArgs {
     #[command(flatten)]
     source: ConfigSource,
+    /// Join a running consortium: the p2p address of any member (host:port or multiaddress, with /p2p/PEER_ID to insist on that
+    /// peer). Waits until an operator has admitted this node (quorate member add), then takes part as what it was admitted as.
+    /// Key and genesis file are made or fetched where they are missing.
+    #[arg(long, value_name = "MEMBER")]
+    join: Option<String>,
+    /// With the seat of a learner: ask to become a voter as soon as this node has caught up.
+    #[arg(long)]
+    promote_when_caught_up: bool,
 }
 
 /// Runs a node to its end.
@@ -132,7 +142,11 @@ pub fn node(args: NodeArgs) -> Result<(), Ended> {
         "starting"
     );
     let accounts = Accounts::of(&loaded.config).map_err(Ended::with(Exit::Configuration))?;
-    node::run(loaded.config, Arc::new(accounts))
+    let join = JoinOptions {
+        member: args.join,
+        promote_when_caught_up: args.promote_when_caught_up,
+    };
+    node::run(loaded.config, join, Arc::new(accounts))
 }
 
 /// A node that `quorate dev` started is told to stop when its supervisor ends, however that happens.

@@ -14,6 +14,7 @@ pub fn faults(config: &NodeConfig) -> Vec<(String, String)> {
     check_rpc(config, &mut found);
     check_engine(config, &mut found);
     check_pool(config, &mut found);
+    check_sync(config, &mut found);
     check_rest(config, &mut found);
     found.0
 }
@@ -150,6 +151,27 @@ fn check_engine(config: &NodeConfig, found: &mut Faults) {
     });
     found.unless(state.cache_bytes >= 1 << 20, "state.cache_bytes", || {
         "must be at least 1MiB".into()
+    });
+}
+
+fn check_sync(config: &NodeConfig, found: &mut Faults) {
+    let files = 64 << 10..=4 << 30;
+    let bytes = config.sync.block_file_bytes;
+    found.unless(files.contains(&bytes), "sync.block_file_bytes", || {
+        "must lie between 64KiB and 4GiB".into()
+    });
+    for address in &config.p2p.announce {
+        let with_port = address.rsplit_once(':').is_some_and(|(host, port)| {
+            !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p != 0)
+        });
+        found.unless(
+            address.starts_with('/') || with_port,
+            "p2p.announce",
+            || format!("{address:?} is not host:port or a multiaddress"),
+        );
+    }
+    found.unless(config.p2p.announce.len() <= 8, "p2p.announce", || {
+        "at most 8 addresses".into()
     });
 }
 

@@ -42,6 +42,11 @@ settings! {
         listen: SocketAddr as Listen = on_all(30_303);
         /// Addresses of members that differ from those in genesis: raft id = "host:port".
         addresses: BTreeMap<u64, String> as MemberAddresses = BTreeMap::new();
+        /// Addresses (host:port or multiaddresses) under which the others reach this member. Set, they are announced to the
+        /// members, signed by the node key, and brought into the member table when that has another one.
+        announce: Vec<String> as WordList = Vec::new();
+        /// Look for members on the local network (multicast DNS).
+        mdns: bool as Switch = false;
     }
 
     /// JSON-RPC over HTTP and WebSocket, both on one port. There is no authentication: whoever reaches the port may use it.
@@ -158,6 +163,20 @@ settings! {
         /// Page cache of each of the two stores, at least 1MiB. Resident memory may reach several times this value; too small a cache
         /// makes reads ten times slower once there are a million accounts.
         cache_bytes: u64 as Size<u64> = 256 << 20;
+    }
+
+    /// Catching up, and what is kept of the past.
+    sync: SyncSettings {
+        /// A member that is so many blocks behind the log installs a state snapshot of another member, if one has it; below
+        /// that it executes the blocks itself. 0 never uses a snapshot unless nobody has the blocks any more.
+        snapshot_distance: u64 as Number<u64> = 20_000;
+        /// Make a state snapshot for others every so many blocks; 0 makes one only when a member asks for it.
+        snapshot_every: u64 as Number<u64> = 100_000;
+        /// Size of a file of blocks, at least 64KiB. Old blocks are dropped in whole files.
+        block_file_bytes: u64 as Size<u64> = 64 << 20;
+        /// Blocks that are kept below the head, at least 256 beyond what is on disk as state; older ones are dropped with their
+        /// receipts and old state. 0 keeps everything.
+        retain_blocks: u64 as Number<u64> = 0;
     }
 
     /// Accounts that the node signs for (eth_sendTransaction, eth_sign). Usually none: clients sign themselves.

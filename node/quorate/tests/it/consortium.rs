@@ -29,7 +29,7 @@ pub fn free_base_port() -> u16 {
         let base = 20_000 + ((seed + round * 7) % 97) * 400;
         let used = [0u16, 100, 200, 300]
             .iter()
-            .flat_map(|lane| (0..8).map(move |i| base + lane + i));
+            .flat_map(|lane| (0..12).map(move |i| base + lane + i));
         if used
             .clone()
             .all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok())
@@ -53,6 +53,8 @@ pub struct Consortium {
     dir: TempDir,
     base: u16,
     nodes: Vec<Option<Child>>,
+    /// Arguments of each node beyond its configuration file.
+    arguments: Vec<Vec<String>>,
 }
 
 impl Consortium {
@@ -91,7 +93,122 @@ impl Consortium {
             dir,
             base,
             nodes: (0..nodes).map(|_| None).collect(),
+            arguments: vec![Vec::new(); nodes],
         }
+    }
+
+    /// Writes the files of one more node, which asks member `via` for admission when it is started. Returns its place.
+    pub fn prepare_joiner(&mut self, via: usize, arguments: &[&str]) -> usize {
+        let i = self.nodes.len();
+        let dir = self.node_dir(i);
+        fs::create_dir_all(&dir).unwrap();
+        let lane = |lane: u16| self.base + lane + i as u16;
+        let config = format!(
+            "[node]\nname = \"node{n}\"\n[p2p]\nlisten = \"127.0.0.1:{}\"\n[rpc]\nlisten = \"127.0.0.1:{}\"\n[grpc]\nlisten = \
+             \"127.0.0.1:{}\"\n[metrics]\nlisten = \"127.0.0.1:{}\"\n[accounts]\ndev_accounts = true\n",
+            lane(100),
+            lane(0),
+            lane(200),
+            lane(300),
+            n = i + 1,
+        );
+        fs::write(dir.join("quorate.toml"), config).unwrap();
+        let key = dir.join("node.key");
+        let made = quorate(&["key", "new", "--out", key.to_str().unwrap()]);
+        assert!(made.status.success());
+        let mut arguments: Vec<String> = arguments.iter().map(|a| (*a).to_owned()).collect();
+        arguments.extend(["--join".to_owned(), self.p2p_address(via)]);
+        self.nodes.push(None);
+        self.arguments.push(arguments);
+        i
+    }
+
+    /// Where the others reach node `i`.
+    pub fn p2p_address(&self, i: usize) -> String {
+        format!("127.0.0.1:{}", self.base + 100 + i as u16)
+    }
+
+    /// The public key of node `i`.
+    pub fn node_id(&self, i: usize) -> String {
+        let key = self.node_dir(i).join("node.key");
+        let shown = quorate(&["key", "show", "--json", "--file", key.to_str().unwrap()]);
+        let shown: Value = serde_json::from_slice(&shown.stdout).unwrap();
+        shown["nodeId"].as_str().unwrap().to_owned()
+    }
+
+    /// `quorate member …` against all running members, the first of them first.
+    pub fn try_member(&self, arguments: &[&str]) -> std::process::Output {
+        let mut all = vec!["member".to_owned()];
+        all.extend(arguments.iter().map(|a| (*a).to_owned()));
+        for i in self.running() {
+            all.extend(["--grpc".to_owned(), self.grpc_url(i)]);
+        }
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
+        quorate(&all)
+    }
+
+    /// The same, which must succeed.
+    pub fn member(&self, arguments: &[&str]) -> String {
+        let output = self.try_member(arguments);
+        assert!(
+            output.status.success(),
+            "member {arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The whole membership as node `i` sees it.
+    pub fn membership(&self, i: usize) -> Value {
+        self.rpc(i, "raft_membership", json!([]))
+    }
+
+    /// Raft ids of the members by role, as node `i` sees them; `None` while a joint configuration is in force.
+    pub fn roles(&self, i: usize) -> Option<(Vec<u64>, Vec<u64>)> {
+        let answer = self.try_rpc(i, "raft_membership", json!([])).ok()?;
+        let view = answer.get("result")?;
+        if view["joint"].as_bool()? {
+            return None;
+        }
+        let with = |role: &str| {
+            let members = view["members"].as_array().into_iter().flatten();
+            let members = members.filter(|m| m["role"] == role);
+            members.filter_map(|m| m["raftId"].as_u64()).collect()
+        };
+        Some((with("voter"), with("learner")))
+    }
+
+    /// Waits until node `i` sees these voters and learners, and no joint configuration.
+    pub fn wait_roles(&self, i: usize, voters: &[u64], learners: &[u64]) {
+        let expected = (voters.to_vec(), learners.to_vec());
+        self.wait(
+            &format!("node {i} sees voters {voters:?} and learners {learners:?}"),
+            || (self.roles(i)? == expected).then_some(()),
+        );
+    }
+
+    /// Adds a new node as a learner and waits until it follows the chain. Its raft id.
+    pub fn join(&mut self, via: usize, arguments: &[&str]) -> (usize, u64) {
+        let i = self.prepare_joiner(via, arguments);
+        self.start(i);
+        let (node_id, address) = (self.node_id(i), self.p2p_address(i));
+        self.member(&["add", &node_id, &address]);
+        self.wait(&format!("node {i} is ready"), || {
+            let answer = http(&self.ready_url(i), None).ok()?;
+            answer.contains("\"ready\":true").then_some(())
+        });
+        let raft_id = self.membership(i)["raftId"].as_u64();
+        (i, raft_id.unwrap())
+    }
+
+    pub fn ready_url(&self, i: usize) -> String {
+        format!("http://127.0.0.1:{}/ready", self.base + 300 + i as u16)
+    }
+
+    pub fn is_running(&mut self, i: usize) -> bool {
+        self.nodes[i]
+            .as_mut()
+            .is_some_and(|child| child.try_wait().unwrap().is_none())
     }
 
     pub fn len(&self) -> usize {
@@ -151,6 +268,7 @@ impl Consortium {
             .arg("node")
             .arg("--config")
             .arg(self.node_dir(i).join("quorate.toml"))
+            .args(&self.arguments[i])
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -191,7 +309,7 @@ impl Consortium {
         self.nodes[i].take().unwrap().wait().unwrap().code()
     }
 
-    fn running(&self) -> Vec<usize> {
+    pub fn running(&self) -> Vec<usize> {
         (0..self.len())
             .filter(|i| self.nodes[*i].is_some())
             .collect()
@@ -226,7 +344,7 @@ impl Consortium {
         }
     }
 
-    fn try_rpc(&self, i: usize, method: &str, params: Value) -> std::io::Result<Value> {
+    pub fn try_rpc(&self, i: usize, method: &str, params: Value) -> std::io::Result<Value> {
         let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
         let answer = http(&self.rpc_url(i), Some(&body.to_string()))?;
         serde_json::from_str(&answer).map_err(std::io::Error::other)

@@ -13,7 +13,9 @@ use crate::consortium::{ALICE, BOB, http, quantity, workspace};
 use crate::outside;
 
 const TEST: &str = "a_consortium_of_containers_goes_on_without_a_member_that_then_catches_up";
+/// Members from genesis on, and the one that joins later.
 const NODES: usize = 4;
+const JOINER: usize = 4;
 /// Starting four containers on a busy machine takes seconds; this only ends a test that would hang.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Transactions while a member is down.
@@ -95,6 +97,60 @@ fn a_consortium_of_containers_goes_on_without_a_member_that_then_catches_up() {
     // And `up` again changes nothing: keys and chain are kept.
     c.compose(&["up", "-d"]);
     assert!(c.height(rest[0]) >= reached);
+
+    grow_and_remove_the_leader(&c);
+}
+
+/// The consortium grows by a fifth member that the compose file knows under a profile of its own, then loses its leader for
+/// good, on purpose.
+fn grow_and_remove_the_leader(c: &Containers) {
+    c.compose(&["--profile", "five", "up", "-d", "node5"]);
+    let applicant = c.wait("the fifth node asks for admission", || {
+        let view = c.try_rpc(0, "raft_membership", &json!([])).ok()?;
+        view["applicants"][0]["nodeId"].as_str().map(str::to_owned)
+    });
+    // As an operator would, in the container of a member.
+    c.compose(&[
+        "exec",
+        "-T",
+        "node1",
+        "/quorate",
+        "member",
+        "add",
+        &applicant,
+        "node5:30303",
+    ]);
+    c.wait("the fifth member has caught up and votes", || {
+        let view = c.try_rpc(JOINER, "raft_membership", &json!([])).ok()?;
+        let member = view["members"]
+            .as_array()?
+            .iter()
+            .find(|m| m["raftId"] == 5)?;
+        (member["role"] == "voter" && view["joint"] == false).then_some(())
+    });
+    let hash = c.transfer(JOINER, ALICE, BOB);
+    assert_eq!(c.receipt(0, &hash), c.receipt(JOINER, &hash));
+
+    let leader = c.leader();
+    let rest: Vec<usize> = (0..=JOINER).filter(|i| *i != leader).collect();
+    let asked = format!("node{}", rest[0] + 1);
+    let raft_id = (leader + 1).to_string();
+    c.compose(&[
+        "exec", "-T", &asked, "/quorate", "member", "remove", &raft_id,
+    ]);
+    for i in &rest {
+        c.wait(&format!("node {i} sees four members"), || {
+            let view = c.try_rpc(*i, "raft_membership", &json!([])).ok()?;
+            (view["members"].as_array()?.len() == NODES && view["joint"] == false).then_some(())
+        });
+    }
+    let hash = c.transfer(rest[1], BOB, ALICE);
+    let receipts: Vec<Value> = rest.iter().map(|i| c.receipt(*i, &hash)).collect();
+    assert!(
+        receipts
+            .iter()
+            .all(|r| *r == receipts[0] && r["status"] == "0x1")
+    );
 }
 
 /// The static binary, or `None` after saying why there is none or why it is of no use here.
@@ -248,7 +304,7 @@ impl Containers {
 
     fn leader(&self) -> usize {
         self.wait("somebody leads", || {
-            (0..NODES).find(|i| {
+            (0..=JOINER).find(|i| {
                 self.try_rpc(*i, "raft_role", &json!([]))
                     .is_ok_and(|role| role == "minter")
             })
@@ -282,7 +338,9 @@ impl Containers {
 
 impl Drop for Containers {
     fn drop(&mut self) {
-        let mut down = self.compose_command(&["down", "-v", "--remove-orphans", "--timeout", "5"]);
+        let profile = ["--profile", "five"];
+        let down = ["down", "-v", "--remove-orphans", "--timeout", "5"];
+        let mut down = self.compose_command(&[&profile[..], &down[..]].concat());
         for command in [
             &mut down,
             Command::new("docker").args(["rmi", "-f", &self.image]),
@@ -311,7 +369,7 @@ fn must_succeed(command: &mut Command) -> Output {
 
 /// Ports that nobody has: all are held at once while they are chosen, so that they differ.
 fn free_ports() -> Vec<[u16; 3]> {
-    let held: Vec<TcpListener> = (0..NODES * 3)
+    let held: Vec<TcpListener> = (0..(JOINER + 1) * 3)
         .map(|_| TcpListener::bind(("127.0.0.1", 0)).unwrap())
         .collect();
     let ports: Vec<u16> = held

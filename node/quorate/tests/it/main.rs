@@ -16,4 +16,8 @@ mod clients;
 mod consortium;
 mod containers;
 mod dashboards;
+mod ledger;
+mod load;
+mod membership;
 mod outside;
+mod recovery;

@@ -10,7 +10,10 @@ fn line(error: RpcError) -> String {
     let outward = error.outward();
     let data = outward
         .data
-        .map(|data| format!(" | {data}"))
+        .map(|data| match data {
+            Value::String(text) => format!(" | {text}"),
+            data => format!(" | {data}"),
+        })
         .unwrap_or_default();
     format!("{} {:?}: {error}{data}", outward.json, outward.grpc)
 }
@@ -199,6 +202,12 @@ fn everything_else_keeps_codes_and_texts() {
             requested: 1,
             first: 2,
         }),
+        RpcError::from(StoreError::Pruned { below: 3 }),
+        RpcError::from(FeedError::Store(StoreError::Pruned { below: 4 })),
+        RpcError::from(ReadError::Pruned {
+            height: 1,
+            first: 5,
+        }),
         RpcError::from(HistoryError::Future {
             requested: 2,
             head: 1,
@@ -256,7 +265,10 @@ fn everything_else_keeps_codes_and_texts() {
             -32001 NotFound: unknown block
             -32001 NotFound: transaction {ZERO_HASH} not found
             -32001 NotFound: filter not found
-            4444 OutOfRange: state at height 1 is not kept, the first height is 2
+            4444 OutOfRange: pruned history unavailable: state is pruned below 2 | {{\"prunedBelow\":2}}
+            4444 OutOfRange: pruned history unavailable: blocks are pruned below 3 | {{\"prunedBelow\":3}}
+            4444 OutOfRange: pruned history unavailable: blocks are pruned below 4 | {{\"prunedBelow\":4}}
+            4444 OutOfRange: pruned history unavailable: state is pruned below 5 | {{\"prunedBelow\":5}}
             -32001 NotFound: unknown block
             4444 OutOfRange: state at height 1 has no trie any more, the head moved on without it
             -32602 InvalidArgument: invalid argument stateOverrides: override of 0x0000000000000000000000000000000000000000: state and stateDiff exclude each other
@@ -279,6 +291,111 @@ fn everything_else_keeps_codes_and_texts() {
             "
         ),
     );
+}
+
+#[test]
+fn refusals_of_membership_changes_keep_codes_texts_and_details() {
+    let id = [0xab; 16];
+    let errors = [
+        MembershipError::NoLeader,
+        MembershipError::Pending { change_id: None },
+        MembershipError::Pending {
+            change_id: Some(id),
+        },
+        MembershipError::QuorumAtRisk {
+            needed: 2,
+            reachable: 1,
+            unreachable: vec![2, 3],
+        },
+        MembershipError::Invalid {
+            field: "steps".into(),
+            reason: "there is nothing to do".into(),
+        },
+        MembershipError::UnknownMember { raft_id: 7 },
+        MembershipError::TableMoved {
+            expected: 1,
+            actual: 2,
+        },
+        MembershipError::NotApplied {
+            reason: "the leader lost its term".into(),
+        },
+        MembershipError::Undecided { change_id: id },
+        MembershipError::NotAMember,
+        MembershipError::LearnerNotAllowed,
+        // The reason is for the log only.
+        MembershipError::Failed {
+            reason: "secret".into(),
+        },
+    ];
+    check(
+        errors.into_iter().map(RpcError::from).collect(),
+        r#"
+        -32002 Unavailable: no leader is currently elected | {"reason":"noLeader","retryable":true}
+        -32002 Unavailable: another membership change is not in force yet; repeat this one when it is | {"reason":"pending","retryable":true}
+        -32002 Unavailable: another membership change (change id 0xabababababababababababababababab) is not in force yet; repeat this one when it is | {"changeId":"0xabababababababababababababababab","reason":"pending","retryable":true}
+        -32000 FailedPrecondition: refused to protect the quorum: 2 voters would be needed and 1 are reachable and caught up (not counted: raft id 2, 3); force it only if you know better | {"needed":2,"reachable":1,"reason":"quorumAtRisk","retryable":false,"unreachable":[2,3]}
+        -32602 InvalidArgument: invalid argument steps: there is nothing to do | {"field":"steps","reason":"invalid","retryable":false}
+        -32001 NotFound: no member has raft id 7 | {"raftId":7,"reason":"unknownMember","retryable":false}
+        -32000 Aborted: the member table has moved from index 1 to 2; look at it again before changing it | {"actual":2,"expected":1,"reason":"tableMoved","retryable":false}
+        -32002 Unavailable: the change was not applied: the leader lost its term; it is safe to repeat it | {"reason":"notApplied","retryable":true}
+        -32002 DeadlineExceeded: it is not known yet whether the change with id 0xabababababababababababababababab is applied; repeat it with the same change id to find out | {"changeId":"0xabababababababababababababababab","reason":"undecided","retryable":true}
+        -32000 FailedPrecondition: node not part of raft cluster. operations not allowed | {"reason":"notAMember","retryable":true}
+        -32000 FailedPrecondition: this node is a learner: it may only remove itself; ask a voter to add, promote or change members | {"reason":"learnerNotAllowed","retryable":true}
+        -32603 Internal: internal error | {"reason":"failed","retryable":false}
+        "#,
+    );
+    check(
+        vec![
+            RpcError::NewVoter(MembershipError::QuorumAtRisk {
+                needed: 2,
+                reachable: 1,
+                unreachable: vec![],
+            }),
+            RpcError::NotALearner { raft_id: 7 },
+            RpcError::UnknownNode { node: "x".into() },
+            RpcError::TransferTimeout,
+        ],
+        r#"
+        -32000 FailedPrecondition: refused to protect the quorum: 2 voters would be needed and 1 are reachable and caught up; force it only if you know better; a new voter counts only when it has caught up: add it with raft_addLearner, and when it follows use raft_promoteToPeer | {"needed":2,"reachable":1,"reason":"quorumAtRisk","retryable":false,"unreachable":[]}
+        -32000 FailedPrecondition: 7 is not a learner. only learner can be promoted to peer
+        -32001 NotFound: node not found in the cluster: x
+        -32002 DeadlineExceeded: leadership was not handed over in time; the leader may be the same as before
+        "#,
+    );
+}
+
+#[test]
+fn programs_read_the_fault_of_a_membership_change_from_the_status_details() {
+    use prost::Message as _;
+    use quorate_proto::{MEMBERSHIP_FAULT_TYPE, RichStatus, v1};
+    use v1::membership_fault::Reason;
+
+    let error = MembershipError::QuorumAtRisk {
+        needed: 2,
+        reachable: 1,
+        unreachable: vec![3],
+    };
+    let status = RpcError::from(error).into_status();
+    let rich = RichStatus::decode(status.details()).unwrap();
+    assert_eq!(
+        (rich.code, rich.message.as_str()),
+        (Code::FailedPrecondition as i32, status.message())
+    );
+    assert_eq!(rich.details[0].type_url, MEMBERSHIP_FAULT_TYPE);
+    let fault = v1::MembershipFault::decode(rich.details[0].value.clone()).unwrap();
+    assert_eq!(
+        fault,
+        v1::MembershipFault {
+            reason: Reason::QuorumAtRisk.into(),
+            needed: 2,
+            reachable: 1,
+            unreachable: vec![3],
+            ..v1::MembershipFault::default()
+        }
+    );
+    assert_eq!(membership_fault(&status), Some(fault));
+    assert!(RpcError::NoLeader.into_status().details().is_empty());
+    assert_eq!(membership_fault(&RpcError::NoLeader.into_status()), None);
 }
 
 #[test]

@@ -23,8 +23,8 @@ use crate::node::{Node, role_name};
 /// A client's own deadline is met with our answer, not with the end of the stream: this much earlier.
 const DEADLINE_MARGIN: Duration = Duration::from_millis(5);
 
-type Answer<T> = Result<Response<T>, Status>;
-type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+pub(super) type Answer<T> = Result<Response<T>, Status>;
+pub(super) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// `quorate.v1.Ledger` over one node.
 #[derive(Debug, Clone)]
@@ -39,7 +39,7 @@ impl LedgerService {
 }
 
 /// Measures a request and translates its error.
-async fn answer<T>(
+pub(super) async fn answer<T>(
     method: &'static str,
     work: impl Future<Output = Result<T, RpcError>>,
 ) -> Answer<T> {
@@ -166,7 +166,7 @@ impl Ledger for LedgerService {
                 match feed.next().await {
                     Ok(block) => Some((Ok(streamed(&block, hashes_only)), Some(feed))),
                     Err(FeedError::Ended) => None,
-                    Err(error) => Some((Err(RpcError::internal(error).into_status()), None)),
+                    Err(error) => Some((Err(RpcError::from(error).into_status()), None)),
                 }
             });
             // A stream would keep the server from stopping.
@@ -225,6 +225,7 @@ fn streamed(block: &SharedBlock, hashes_only: bool) -> v1::Block {
 
 async fn node_status(node: &Node) -> Result<v1::NodeStatus, RpcError> {
     let raft = node.ctx.raft.status();
+    let view = node.ctx.membership.view();
     let counts = node.ctx.pool.counts();
     let head = node
         .block(node.head())
@@ -251,8 +252,8 @@ async fn node_status(node: &Node) -> Result<v1::NodeStatus, RpcError> {
         chain_id: node.ledger().spec().chain_id(),
         genesis_hash: convert::hash(node.ledger().genesis().hash()),
         node_id: Bytes::copy_from_slice(node.ctx.node.node_id.as_bytes()),
-        raft_id: node.ctx.node.raft_id,
-        role: role_name(raft.role).to_owned(),
+        raft_id: view.this.unwrap_or(node.ctx.node.raft_id),
+        role: view.this.map_or("", |_| role_name(raft.role)).to_owned(),
         term: raft.term.0,
         leader: raft.leader.map_or(0, |leader| leader.0),
         head_height: head.height(),
@@ -268,7 +269,7 @@ async fn node_status(node: &Node) -> Result<v1::NodeStatus, RpcError> {
 }
 
 /// What the client's deadline leaves us (`grpc-timeout`: up to 8 digits and a unit, gRPC over HTTP/2).
-fn deadline(metadata: &MetadataMap) -> Option<Duration> {
+pub(super) fn deadline(metadata: &MetadataMap) -> Option<Duration> {
     let text = metadata.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if digits.len() > 8 {

@@ -9,9 +9,9 @@ use serde::Serialize;
 use serde_json::json as object;
 
 use super::args::Args;
-use super::enode::{enode, host_and_port, public_key_hex};
 use super::methods::{Module, method};
 use super::view::{Json, json};
+use crate::member_url::{enode, host_and_port, public_key_hex};
 use crate::node::Node;
 use crate::{PeerInfo, RpcError};
 
@@ -42,13 +42,11 @@ async fn node_info(node: Arc<Node>, args: Args) -> Result<Json, RpcError> {
     let local = node.ctx.network.local();
     let id = node.ctx.node.node_id;
     let listen = local.listen_addresses.first().cloned().unwrap_or_default();
-    let member = node
-        .ledger()
-        .members()
-        .iter()
-        .find(|member| member.raft_id == node.ctx.node.raft_id);
+    let view = node.ctx.membership.view();
     // What the others know this node by says more than a listen address, which may be 0.0.0.0.
-    let address = member.map_or(listen.as_str(), |member| member.address.as_str());
+    let address = view
+        .own()
+        .map_or(listen.as_str(), |own| own.member.address.as_str());
     let (ip, port) = host_and_port(address);
     let head = node
         .block(node.head())
@@ -64,7 +62,7 @@ async fn node_info(node: Arc<Node>, args: Args) -> Result<Json, RpcError> {
         "listenAddr": listen,
         "peerId": local.peer_id,
         "nodeId": id,
-        "raftId": node.ctx.node.raft_id,
+        "raftId": view.this.unwrap_or(node.ctx.node.raft_id),
         "protocols": {
             "eth": EthProtocol {
                 network: node.ledger().spec().chain_id(),

@@ -6,7 +6,8 @@ use alloy_consensus::Transaction as _;
 use alloy_eips::BlockNumberOrTag;
 use alloy_primitives::{U64, U128};
 use jsonrpsee::server::RegisterMethodError;
-use quorate_chain::ImportedBlock;
+use quorate_chain::{ImportedBlock, StoreError};
+use quorate_engine::Ledger;
 use serde::Serialize;
 
 use super::args::Args;
@@ -68,6 +69,7 @@ async fn history(node: Arc<Node>, mut args: Args) -> Result<Json, RpcError> {
     let oldest = newest + 1 - count;
     let ledger = node.ledger().clone();
     node.call(move || {
+        let oldest = first_kept(&ledger, oldest, newest)?;
         let mut view = HistoryView {
             oldest_block: quantity(oldest),
             base_fee_per_gas: Vec::new(),
@@ -97,6 +99,20 @@ async fn history(node: Arc<Node>, mut args: Args) -> Result<Json, RpcError> {
         json(&view)
     })
     .await
+}
+
+/// Where the range begins on this node: less than was asked for where blocks were pruned, as the specification allows.
+fn first_kept(ledger: &Ledger, oldest: u64, newest: u64) -> Result<u64, RpcError> {
+    // Genesis is always there, and says nothing about what follows it.
+    let first = oldest.max(1);
+    if first > newest {
+        return Ok(oldest);
+    }
+    match ledger.block(first) {
+        Err(StoreError::Pruned { below }) if below <= newest => Ok(below),
+        Err(error) => Err(error.into()),
+        Ok(_) => Ok(oldest),
+    }
 }
 
 fn check_percentiles(percentiles: &[f64]) -> Result<(), RpcError> {

@@ -10,8 +10,8 @@ use jsonrpsee::server::RegisterMethodError;
 use super::args::Args;
 use super::view::{Json, json};
 use super::{
-    admin, blocks, call, fees, filters, logs, net, raft, send, state, subscriptions, transactions,
-    txpool,
+    admin, blocks, call, fees, filters, logs, membership, net, raft, send, state, subscriptions,
+    transactions, txpool,
 };
 use crate::node::Node;
 use crate::{Namespace, RpcError};
@@ -45,6 +45,7 @@ pub(crate) fn build(node: &Arc<Node>) -> Result<Module, RegisterMethodError> {
     }
     if config.serves(Namespace::Raft) {
         raft::register(&mut module)?;
+        membership::register(&mut module)?;
     }
     if config.serves(Namespace::Admin) {
         admin::register(&mut module)?;

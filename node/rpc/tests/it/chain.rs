@@ -11,9 +11,12 @@ use alloy_eips::eip7702::Authorization;
 use alloy_primitives::{Address, B256, Bytes, Signature, TxKind, U256, address};
 use bytes::Bytes as RawBytes;
 use parking_lot::Mutex;
-use quorate_chain::{BlockStore, Genesis, SealedBlock, Sealer, Transaction, address_of};
+use quorate_chain::{
+    BlockStore, Genesis, SealedBlock, Sealer, StoreConfig, Transaction, address_of,
+};
 use quorate_engine::{
     BlockSource, EngineConfig, ExecutedBlocks, Flusher, Importer, Ledger, Minter, MinterConfig,
+    Target,
 };
 use quorate_kv::MemoryKv;
 use quorate_pool::{PoolConfig, PoolHandle};
@@ -26,6 +29,8 @@ use raft_adapter::{LogIndex, RaftHandle, RaftId, Role, Transport};
 use secp256k1::{Message, SECP256K1, SecretKey};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+use crate::members::FakeMembership;
 
 pub const CHAIN_ID: u64 = 1_337;
 
@@ -65,6 +70,11 @@ impl Account {
             key,
             address: address_of(&key.public_key(SECP256K1)),
         }
+    }
+
+    /// The same key as a node's.
+    pub fn node_id(&self) -> quorate_chain::NodeId {
+        quorate_chain::NodeId::of(&self.key.public_key(SECP256K1))
     }
 
     pub fn sign(&self, hash: B256) -> Signature {
@@ -234,6 +244,16 @@ impl BlockSource for Nowhere {
     fn fetch(&mut self, _: u64, _: u32, _: u32) -> Vec<RawBytes> {
         Vec::new()
     }
+
+    fn snapshot(&mut self, _: u64, _: &Target<'_>) -> Option<u64> {
+        None
+    }
+
+    fn confirm_snapshot(&mut self, _: u64) {}
+
+    fn reject_snapshot(&mut self) -> bool {
+        false
+    }
 }
 
 /// A running node with both servers.
@@ -241,8 +261,10 @@ pub struct TestNode {
     pub rpc: SocketAddr,
     pub grpc: SocketAddr,
     pub ledger: Ledger,
+    pub blocks: Arc<BlockStore>,
     pub pool: PoolHandle,
     pub raft: RaftHandle,
+    pub membership: Arc<FakeMembership>,
     pub stop: CancellationToken,
     pub serving: Vec<tokio::task::JoinHandle<Result<(), ServeError>>>,
     threads: Vec<JoinHandle<()>>,
@@ -309,9 +331,14 @@ impl TestNode {
         let block = SealedBlock::genesis(genesis.header(genesis_state_root(genesis.alloc())));
         let state =
             Arc::new(StateStore::open(Arc::new(MemoryKv::new()), &alloc, block.hash()).unwrap());
-        let blocks =
-            BlockStore::open(&dir.path().join("blocks"), Arc::new(MemoryKv::new()), block).unwrap();
-        let ledger = Ledger::new(&genesis, Arc::new(blocks), state);
+        // Small segments, so that a short chain can be pruned.
+        let store = StoreConfig {
+            segment_bytes: 16 << 10,
+        };
+        let folder = dir.path().join("blocks");
+        let blocks = BlockStore::open_with(store, &folder, Arc::new(MemoryKv::new()), block);
+        let blocks = Arc::new(blocks.unwrap());
+        let ledger = Ledger::new(&genesis, blocks.clone(), state);
         let source = ledger.clone();
         let pool = PoolHandle::new(
             PoolConfig::default(),
@@ -374,10 +401,12 @@ impl TestNode {
 
         let mut config = RpcConfig::default();
         adjust(&mut config);
+        let membership = FakeMembership::new(genesis.members().to_vec(), raft.clone());
         let context = RpcContext {
             ledger: ledger.clone(),
             pool: pool.clone(),
             raft: raft.clone(),
+            membership: membership.clone(),
             network: Arc::new(FakeNetwork {
                 added: Mutex::default(),
             }),
@@ -400,8 +429,10 @@ impl TestNode {
             rpc: rpc_address,
             grpc: grpc_address,
             ledger,
+            blocks,
             pool,
             raft,
+            membership,
             stop,
             serving,
             threads,

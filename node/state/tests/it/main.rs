@@ -7,8 +7,10 @@
 )]
 
 mod crash;
+mod export;
 mod flushing;
 mod genesis;
 mod history;
 mod model;
+mod prune;
 mod snapshots;
