@@ -7,12 +7,15 @@
 //! pool ─► Minter ─ propose ─► raft-adapter ─ committed entries ─► Importer ─► BlockStore, StateStore ─► ChainEvent
 //!            ▲                                                        │
 //!            └───────────── applied index, head ◄────────────────────┘        Flusher: durable state behind the head
+//!
+//! snapshots: state for members that join, made, fetched, installed        offline: verify, export, import, prune
 //! ```
 //!
 //! # You must
 //! 1. Run [`Importer::run`], [`Flusher::run`] and [`Minter::run`] on threads of their own, and end the process when
 //!    one of them returns a [`Fatal`].
 //! 2. Give the importer every delivery of ordering, in order, once.
+//! 3. Close the node and open it again on [`Fatal::Reopen`]: stores are exchanged while nobody uses them (`snapshots.rs`).
 //!
 //! # It promises
 //! - Every member makes the same decision about every committed entry: import or skip, never "maybe".
@@ -23,7 +26,7 @@
 //! Know the network, the wire formats of clients, or how ordering works.
 //!
 //! # Read next
-//! `importer.rs`, `verify.rs`, `minter.rs`.
+//! `importer.rs`, `verify.rs`, `minter.rs`, `snapshots.rs`.
 
 mod config;
 mod error;

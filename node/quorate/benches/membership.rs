@@ -21,7 +21,7 @@ mod consortium;
 mod load;
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -115,23 +115,11 @@ fn pauses() {
     );
 }
 
-fn generate(c: &Consortium, i: usize, arguments: &[&str]) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_quorate"));
-    command.arg("bench").args(arguments);
-    command.args(["--url", &c.grpc_url(i), "--rpc", &c.rpc_url(i)]);
-    let status = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    assert!(status.unwrap().success(), "quorate bench {arguments:?}");
-}
-
 /// A new node joins three members under load, once through blocks and once through a state snapshot.
 fn catch_up(transfers: u64) {
     let mut c = Consortium::of(3);
     let count = transfers.to_string();
-    generate(&c, 0, &["--count", &count, "--accounts", "10000"]);
+    c.bench(0, &["--count", &count, "--accounts", "10000"]);
     let load = Load::begin(urls(&c, &[0, 1, 2]), ALICE, BOB);
     let height = c.height(0);
 
@@ -183,8 +171,7 @@ fn join_and_reach(c: &mut Consortium, height: u64, arguments: &[&str]) -> (usize
 fn large(blocks: u64) {
     let mut c = Consortium::of(1);
     let count = blocks.to_string();
-    generate(
-        &c,
+    c.bench(
         0,
         &["--count", &count, "--in-flight", "1", "--accounts", "20"],
     );

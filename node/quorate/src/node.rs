@@ -193,8 +193,9 @@ async fn serve(start: &Start) -> Result<Outcome, Ended> {
     let Start { config, .. } = start;
     let data_dir = &config.node.data_dir;
     let _lock = lock(data_dir).map_err(Ended::with(Exit::DataFolder))?;
-    let listeners = Listeners::bind(config).await?;
     if let Some(member) = &start.join.member {
+        // A port in use should be the first thing said; but nobody should connect to one that nobody serves yet.
+        drop(Listeners::bind(config).await?);
         tokio::select! {
             prepared = crate::join::prepare(config, member) => prepared?,
             signal = stop_signal() => {
@@ -203,6 +204,7 @@ async fn serve(start: &Start) -> Result<Outcome, Ended> {
             }
         }
     }
+    let listeners = Listeners::bind(config).await?;
     let genesis_text = read_genesis(config).map_err(Ended::with(Exit::Configuration))?;
     let genesis = Genesis::parse(&genesis_text)
         .with_context(|| format!("genesis file {}", genesis_path(config).display()))

@@ -141,10 +141,16 @@ impl Core {
         {
             return Err(ChangeError::OtherTerm { asked, current });
         }
+        // Until this term's first entry is committed, an earlier leader's change may still come to be, here or through a leader
+        // that holds it: neither acceptance nor refusal would be final.
+        let settled = self
+            .term_start
+            .is_some_and(|start| self.processed >= start.0);
         match self.pending_change() {
             Some(Some(id)) if id == change.id => return self.wait_for(id, ticket),
             // raft-rs would answer Ok and append an empty entry in its place.
             Some(id) => return Err(ChangeError::Pending { id }),
+            None if !settled => return Err(ChangeError::Pending { id: None }),
             None => {}
         }
         if self.raw.raft.lead_transferee.is_some() {

@@ -6,6 +6,7 @@ use clap::Args;
 use quorate_chain::{Genesis, Sealer};
 use serde_json::json;
 
+use super::output;
 use super::run::ConfigSource;
 use crate::exit::{Ended, Exit};
 use crate::node;
@@ -91,15 +92,16 @@ impl RecoverArgs {
         if self.show {
             let log = raft_adapter::inspect(&folder, raft).map_err(ordering)?;
             let (last, term) = (log.last_index.0, log.last_term.0);
+            let committed = log.committed.0;
             if self.json {
-                println!(
-                    "{}",
-                    json!({ "raftId": raft_id, "lastIndex": last, "lastTerm": term, "committed": log.committed.0 })
-                );
+                output::print_json(
+                    &json!({ "raftId": raft_id, "lastIndex": last, "lastTerm": term, "committed": committed }),
+                )?;
             } else {
-                println!(
-                    "member {raft_id}: the log ends at index {last} of term {term}; the survivor with the highest term, then index, is the best"
-                );
+                output::print(&format!(
+                    "member {raft_id}: the log ends at index {last} of term {term}; the survivor with the highest term, then index, is \
+                     the best"
+                ))?;
             }
             return Ok(());
         }
@@ -111,18 +113,15 @@ impl RecoverArgs {
             .map(|b| b.lost.iter().map(|id| id.0).collect())
             .unwrap_or_default();
         if self.json {
-            println!(
-                "{}",
-                json!({ "raftId": raft_id, "tableIndex": table.index.0, "lost": lost })
-            );
+            output::print_json(
+                &json!({ "raftId": raft_id, "tableIndex": table.index.0, "lost": lost }),
+            )?;
         } else {
-            println!(
-                "member {raft_id} is the only member from log index {} on; given up: {lost:?}",
+            output::print(&format!(
+                "member {raft_id} is the only member from log index {} on; given up: {lost:?}\nstart it with `quorate node` as before, \
+                 then let the others join as new members",
                 table.index.0
-            );
-            println!(
-                "start it with `quorate node` as before, then let the others join as new members"
-            );
+            ))?;
         }
         Ok(())
     }

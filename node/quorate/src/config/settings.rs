@@ -92,7 +92,8 @@ settings! {
         submit_wait_max: Duration as Span = Duration::from_secs(60);
     }
 
-    /// The gRPC service quorate.v1.Ledger. No authentication here either.
+    /// The gRPC services quorate.v1.Ledger and quorate.v1.Membership. No authentication here either: whoever reaches the port may
+    /// change the members.
     grpc: GrpcSettings {
         /// Whether gRPC is served.
         enabled: bool as Switch = true;

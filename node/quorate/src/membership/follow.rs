@@ -143,7 +143,6 @@ impl Follow {
                 return;
             }
         };
-        metrics::gauge!("quorate_members").set(members.len() as f64);
         let members = members
             .iter()
             .map(|m| member_info(m, self.addresses.get(&m.raft_id)));
@@ -175,22 +174,20 @@ impl Follow {
         tasks: Tasks,
         stop: CancellationToken,
     ) {
-        while let Some(Some(verdict)) = stop.run_until_cancelled(verdicts.recv()).await {
-            match verdict {
-                Verdict::Removed { by } => {
-                    self.removed(&tasks, &format!("member {by} said so"));
-                    return;
-                }
-                Verdict::OtherLog { by } => {
-                    let reason = format!(
-                        "member {by} knows member {} with another ordering log: this one's was lost or exchanged, and what it had \
-                         promised with it. Remove member {} and let this node come back as a new one, in a new data folder, with \
-                         `quorate node --join`",
-                        self.raft_id, self.raft_id
-                    );
-                    tasks.fail("membership", Exit::OtherLog, reason);
-                    return;
-                }
+        // One is enough: the node stops.
+        let Some(Some(verdict)) = stop.run_until_cancelled(verdicts.recv()).await else {
+            return;
+        };
+        match verdict {
+            Verdict::Removed { by } => self.removed(&tasks, &format!("member {by} said so")),
+            Verdict::OtherLog { by } => {
+                let reason = format!(
+                    "member {by} knows member {} with another ordering log: this one's was lost or exchanged, and what it had \
+                     promised with it. Remove member {} and let this node come back as a new one, in a new data folder, with \
+                     `quorate node --join`",
+                    self.raft_id, self.raft_id
+                );
+                tasks.fail("membership", Exit::OtherLog, reason);
             }
         }
     }

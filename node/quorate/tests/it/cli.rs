@@ -60,7 +60,7 @@ fn help_names_every_command_and_gives_examples() {
     let help = succeeds(&["help"]);
     for command in [
         "node", "dev", "network", "init", "account", "key", "status", "rpc", "health", "config",
-        "bench",
+        "bench", "member", "ledger", "recover",
     ] {
         assert!(
             help.lines().any(|l| l.trim_start().starts_with(command)),

@@ -123,6 +123,19 @@ impl Consortium {
         i
     }
 
+    /// `quorate bench` against node `i`: many transactions in little time.
+    pub fn bench(&self, i: usize, arguments: &[&str]) {
+        let (grpc, rpc) = (self.grpc_url(i), self.rpc_url(i));
+        let mut all = vec!["bench", "--url", &grpc, "--rpc", &rpc];
+        all.extend_from_slice(arguments);
+        let output = quorate(&all);
+        assert!(
+            output.status.success(),
+            "bench {arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+
     /// Where the others reach node `i`.
     pub fn p2p_address(&self, i: usize) -> String {
         format!("127.0.0.1:{}", self.base + 100 + i as u16)
