@@ -8,11 +8,12 @@ use crate::{
     error::OpenError,
     ids::{LogIndex, Term},
     log::Log,
+    member_table::MemberTable,
 };
 
 /// Where a log ends. Of several survivors, the one with the highest `last_term`, and of those the highest `last_index`,
 /// holds everything that any of them knows to be committed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogEnd {
     /// Its last entry.
     pub last_index: LogIndex,
@@ -20,6 +21,8 @@ pub struct LogEnd {
     pub last_term: Term,
     /// The last entry that this member knew to be committed, as far as it wrote that down.
     pub committed: LogIndex,
+    /// The membership in force here.
+    pub table: Arc<MemberTable>,
 }
 
 /// Opens the log in `dir` and says where it ends.
@@ -34,5 +37,6 @@ pub fn inspect(dir: &Path, config: Config) -> Result<LogEnd, OpenError> {
         last_index: LogIndex(last),
         last_term: Term(log.term_at(last).unwrap_or_default()),
         committed: LogIndex(log.hard_state().commit),
+        table: Arc::clone(log.table()),
     })
 }

@@ -1,7 +1,7 @@
 //! Makes the state durable behind the head, and lets ordering forget what no longer matters.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
@@ -23,7 +23,10 @@ pub struct Flusher {
     ledger: Ledger,
     raft: RaftHandle,
     alive: Arc<AtomicBool>,
-    demand: Arc<AtomicBool>,
+    /// A manifest of this log index or a later one is wanted.
+    demand: Arc<AtomicU64>,
+    /// The log index of the last one.
+    made: u64,
 }
 
 /// The state as of a log index, to be made durable.
@@ -45,7 +48,7 @@ impl Drop for Flusher {
 pub struct FlusherHandle {
     jobs: SyncSender<Flush>,
     alive: Arc<AtomicBool>,
-    demand: Arc<AtomicBool>,
+    demand: Arc<AtomicU64>,
 }
 
 impl Flusher {
@@ -53,7 +56,7 @@ impl Flusher {
     pub fn new(ledger: Ledger, raft: RaftHandle) -> (FlusherHandle, Self) {
         let (sender, receiver) = sync_channel(1);
         let alive = Arc::new(AtomicBool::new(true));
-        let demand = Arc::new(AtomicBool::new(false));
+        let demand = Arc::new(AtomicU64::new(0));
         let handle = FlusherHandle {
             jobs: sender,
             alive: Arc::clone(&alive),
@@ -67,6 +70,7 @@ impl Flusher {
                 raft,
                 alive,
                 demand,
+                made: 0,
             },
         )
     }
@@ -75,7 +79,7 @@ impl Flusher {
     ///
     /// # Errors
     /// [`Fatal`]: the process must end.
-    pub fn run(self) -> Result<(), Fatal> {
+    pub fn run(mut self) -> Result<(), Fatal> {
         loop {
             match self.jobs.recv_timeout(DEMAND_PAUSE) {
                 Ok(Flush { job, up_to }) => self.flush(job, up_to)?,
@@ -97,25 +101,25 @@ impl Flusher {
     }
 
     /// Makes a manifest as of now, also when there is nothing to write: a member that was just added needs one that knows it.
-    fn satisfy_demand(&self) -> Result<(), Fatal> {
-        if !self.demand.load(Ordering::Acquire) {
-            return Ok(());
-        }
+    fn satisfy_demand(&mut self) -> Result<(), Fatal> {
+        let wanted = self.demand.load(Ordering::Acquire);
         // Before the state is looked at: whatever is applied up to here is in it.
         let up_to = self.applied();
+        if wanted <= self.made || up_to.0 < wanted {
+            return Ok(());
+        }
         let state = self.ledger.state();
         match state.flush_job() {
             Some(job) => self.flush(job, up_to)?,
             None if state.durable_height() == state.latest().height() => {
                 self.compact(state.durable_height(), up_to)?;
             }
-            None => return Ok(()),
+            None => {}
         }
-        self.demand.store(false, Ordering::Release);
         Ok(())
     }
 
-    fn flush(&self, job: FlushJob, up_to: LogIndex) -> Result<(), Fatal> {
+    fn flush(&mut self, job: FlushJob, up_to: LogIndex) -> Result<(), Fatal> {
         // Blocks first: the state must never be ahead of the blocks that explain it.
         self.ledger.blocks().barrier()?;
         let flushed = job.run().map_err(|e| Fatal::StateWrite {
@@ -126,7 +130,7 @@ impl Flusher {
     }
 
     /// Everything up to `up_to` is durable, and led to the block at `height`: ordering may forget it.
-    fn compact(&self, height: u64, up_to: LogIndex) -> Result<(), Fatal> {
+    fn compact(&mut self, height: u64, up_to: LogIndex) -> Result<(), Fatal> {
         let Some(block) = self.ledger.blocks().block(height)? else {
             return Err(Fatal::Impossible(format!(
                 "block {height}, whose state is durable, is not in the store"
@@ -139,15 +143,16 @@ impl Flusher {
         };
         if up_to.0 > 0 {
             self.raft.compact(up_to, manifest.encoded().0);
+            self.made = self.made.max(up_to.0);
         }
         Ok(())
     }
 }
 
 impl FlusherHandle {
-    /// Asks for a manifest as of now or later, soon, however little there is to write.
-    pub fn demand(&self) {
-        self.demand.store(true, Ordering::Release);
+    /// Asks for a manifest of log index `index` or a later one, soon, however little there is to write.
+    pub fn demand(&self, index: LogIndex) {
+        self.demand.fetch_max(index.0, Ordering::AcqRel);
     }
 
     /// Hands the flusher a job if one is due; holds the importer back while the disk is far behind. `applied` is the

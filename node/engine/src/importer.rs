@@ -73,6 +73,10 @@ pub trait BlockSource: Send {
     /// If this node began with a state snapshot that is not confirmed yet: it does not lead to the consortium's
     /// chain. True if the stores from before are put back at the next start.
     fn reject_snapshot(&mut self) -> bool;
+
+    /// Everything up to `index` has been delivered. True if a state snapshot that this node began with should have been
+    /// confirmed by then and was not; the stores from before are put back at the next start.
+    fn unproved_at(&mut self, index: u64) -> bool;
 }
 
 /// Where a node that is behind the log has to get to.
@@ -142,12 +146,12 @@ impl Importer {
     ///
     /// # Errors
     /// [`Fatal`]: the process must end.
-    pub fn run(mut self, deliveries: Receiver<Delivery>) -> Result<(), Fatal> {
+    pub fn run(mut self, deliveries: &Receiver<Delivery>) -> Result<(), Fatal> {
         while let Ok(delivery) = deliveries.recv() {
             let index = delivery.index();
             match delivery {
                 Delivery::Entry(entry) => self.entry(entry)?,
-                Delivery::Members(changed) => self.members(&changed.table)?,
+                Delivery::Members(changed) => self.members(&changed.table, index)?,
                 Delivery::Snapshot(snapshot) => {
                     if !self.snapshot(&snapshot)? {
                         // The node is being stopped while it waits for peers: ordering ends next.
@@ -160,12 +164,18 @@ impl Importer {
             self.raft.applied(index);
             self.ledger.set_applied(index.0);
             self.flusher.offer(self.ledger.state(), index)?;
+            if self.source.unproved_at(index.0) {
+                return Err(Fatal::Reopen(
+                    "what is ordered does not contain the block of the installed state snapshot"
+                        .into(),
+                ));
+            }
         }
         Ok(())
     }
 
     /// Follows a membership change, and sees to it that a new member finds a manifest that knows of it.
-    fn members(&mut self, table: &MemberTable) -> Result<(), Fatal> {
+    fn members(&mut self, table: &MemberTable, index: LogIndex) -> Result<(), Fatal> {
         self.ledger
             .adopt_members(table)
             .map_err(|e| Fatal::Impossible(e.to_string()))?;
@@ -175,7 +185,7 @@ impl Importer {
             joint = table.is_joint(),
             "membership changed"
         );
-        self.flusher.demand();
+        self.flusher.demand(index);
         Ok(())
     }
 
@@ -198,6 +208,8 @@ impl Importer {
         match judged {
             Ok(block) => {
                 self.astray = 0;
+                // It follows this node's head: whatever that began with is right.
+                self.source.confirm_snapshot(block.height());
                 self.import(block, entry.index.0)
             }
             Err(SkipReason::Parent { height, block, .. }) if self.holds(height, block)? => {
@@ -396,7 +408,7 @@ impl Importer {
     /// being stopped.
     fn snapshot(&mut self, snapshot: &InstalledSnapshot) -> Result<bool, Fatal> {
         let manifest = SnapshotManifest::decoded(&snapshot.manifest)?;
-        self.members(&snapshot.table)?;
+        self.members(&snapshot.table, snapshot.index)?;
         let from = self.ledger.head().height();
         if from < manifest.height {
             tracing::info!(from, to = manifest.height, "behind the log");

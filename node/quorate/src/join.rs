@@ -44,12 +44,9 @@ pub async fn prepare(config: &NodeConfig, member: &str) -> Result<(), Ended> {
     }
     let key = crate::keys::read_node_key(key_file).map_err(configuration())?;
     let node_id = Sealer::new(key).node_id();
-    if let Some(seat) = Seat::load(data_dir).map_err(configuration())?
-        && seat.node_id == node_id
-    {
-        tracing::info!(raft_id = seat.raft_id, "this node has been admitted before");
-        return Ok(());
-    }
+    let seat = Seat::load(data_dir)
+        .map_err(configuration())?
+        .filter(|seat| seat.node_id == node_id);
     let genesis_path = crate::node::genesis_path(config);
     let known = match std::fs::read_to_string(&genesis_path) {
         Ok(text) => {
@@ -61,7 +58,13 @@ pub async fn prepare(config: &NodeConfig, member: &str) -> Result<(), Ended> {
                 crate::stores::genesis_block(&genesis).hash().0,
             ))
         }
-        Err(_) => None,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+        Err(e) => {
+            return Err(Ended {
+                exit: Exit::Configuration,
+                error: anyhow!("genesis file {}: {e}", genesis_path.display()),
+            });
+        }
     };
     let addresses = own_addresses(config);
     let request = || AdmissionRequest {
@@ -71,6 +74,29 @@ pub async fn prepare(config: &NodeConfig, member: &str) -> Result<(), Ended> {
         chain: known,
         timeout: QUESTION_MAX,
     };
+    if let Some(seat) = seat
+        && known.is_some()
+    {
+        tracing::info!(raft_id = seat.raft_id, "this node has been admitted before");
+        // The members may all be others by now: whoever answers knows the newer ones.
+        if let Ok(Admission {
+            answer: AdmissionAnswer::Admitted { body },
+            ..
+        }) = ask_admission(request()).await
+            && let Ok(newer) = serde_json::from_slice::<Admitted>(&body)
+            && newer.seat.raft_id == seat.raft_id
+            && newer.seat.table_index > seat.table_index
+        {
+            let newer = Seat {
+                promoted: seat.promoted,
+                ..newer.seat
+            };
+            newer
+                .save(data_dir)
+                .map_err(Ended::with(Exit::DataFolder))?;
+        }
+        return Ok(());
+    }
     let admitted = wait_until_admitted(request, &node_id, addresses.first()).await?;
     keep(data_dir, &genesis_path, &node_id, &admitted, known).map_err(Ended::with(Exit::DataFolder))
 }

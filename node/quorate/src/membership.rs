@@ -7,7 +7,7 @@ mod follow;
 mod steps;
 mod wire;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use quorate_chain::{Member, NodeId};
 use quorate_engine::{MemberDetails, members_of, removed_of};
 use quorate_p2p::{AdmissionAnswer, NetworkHandle, QueryKind, RequestError};
 use quorate_rpc::{
@@ -39,8 +40,12 @@ pub use self::follow::{Follow, Lanes, members_at_start, start as follow};
 const CHANGE_MAX: Duration = Duration::from_secs(30);
 /// The leader's own patience: less, so that its answer arrives.
 const LEAD_MAX: Duration = Duration::from_secs(20);
+/// A quorum that seems not to be there is looked for so long before it is said to be missing.
+const HEAR_MAX: Duration = Duration::from_millis(1_500);
 /// Pause before another attempt, when nothing tells that something changed.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// What the leader said about lags is believed for so long.
+const LAGS_AGE_MAX: Duration = Duration::from_secs(5);
 /// The node that took a change shows it itself when it answers, if it can within this time.
 const CATCH_UP_MAX: Duration = Duration::from_secs(5);
 
@@ -57,8 +62,8 @@ struct Shared {
     network: NetworkHandle,
     applicants: Applicants,
     view: watch::Sender<Arc<MembershipView>>,
-    /// How far the others are behind, as the leader last said.
-    lags: parking_lot::Mutex<BTreeMap<u64, u64>>,
+    /// How far the members are behind, as the leader last said, and when.
+    lags: parking_lot::Mutex<(BTreeMap<u64, u64>, Option<Instant>)>,
 }
 
 impl fmt::Debug for MembershipService {
@@ -92,7 +97,7 @@ impl MembershipService {
                 network,
                 applicants: Applicants::default(),
                 view: watch::Sender::new(Arc::new(first)),
-                lags: parking_lot::Mutex::new(BTreeMap::new()),
+                lags: parking_lot::Mutex::default(),
             }),
         };
         service.refresh();
@@ -113,13 +118,14 @@ impl MembershipService {
 
     /// Answers a node that asks for admission.
     pub fn admission(&self, public_key: [u8; 33], addresses: Vec<String>) -> AdmissionAnswer {
-        let Ok(node_id) = quorate_chain::NodeId::from_bytes(public_key) else {
+        let Ok(node_id) = NodeId::from_bytes(public_key) else {
             return AdmissionAnswer::NotYet;
         };
         let table = self.shared.raft.status().table;
         let Ok(members) = members_of(&table) else {
             return AdmissionAnswer::NotYet;
         };
+        let members = without_returned(&table, members);
         let seat = members.iter().find(|m| {
             m.node_id == node_id
                 && table
@@ -139,6 +145,7 @@ impl MembershipService {
                 node_id,
                 table_index: table.index.0,
                 removed: table.removed.keys().map(|id| id.0).collect(),
+                promoted: false,
                 members,
             },
             genesis: self.shared.genesis.clone(),
@@ -175,17 +182,13 @@ impl MembershipService {
     /// Asks the leader how far the members are behind, unless this node is the leader.
     async fn refresh_lags(&self) {
         let status = self.shared.raft.status();
-        let lags = match status.leader {
-            Some(leader) if leader.0 != self.shared.raft_id => {
-                match self.shared.ask(leader, &Question::Lags).await {
-                    Ok(Answer::Lags(lags)) => lags,
-                    Ok(_) | Err(_) => BTreeMap::new(),
-                }
-            }
-            Some(_) => self.shared.own_lags(),
-            None => BTreeMap::new(),
-        };
-        *self.shared.lags.lock() = lags;
+        if let Some(leader) = status.leader
+            && leader.0 != self.shared.raft_id
+            && let Ok(Answer::Lags(lags)) = self.shared.ask(leader, &Question::Lags).await
+            && !lags.is_empty()
+        {
+            *self.shared.lags.lock() = (lags, Some(Instant::now()));
+        }
     }
 }
 
@@ -235,7 +238,7 @@ impl Shared {
         let connected = self.network.connected();
         let lags = match status.role {
             Role::Leader => self.own_lags(),
-            _ => self.lags.lock().clone(),
+            _ => self.told_lags(),
         };
         let members = members_of(table).unwrap_or_else(|e| {
             tracing::error!(error = %e, "the member table cannot be read");
@@ -281,6 +284,17 @@ impl Shared {
                 })
                 .collect(),
             applicants: self.applicants.list(),
+        }
+    }
+
+    /// What the leader said, while that is not long ago.
+    fn told_lags(&self) -> BTreeMap<u64, u64> {
+        let told = self.lags.lock();
+        let fresh = told.1.is_some_and(|at| at.elapsed() <= LAGS_AGE_MAX);
+        if fresh {
+            told.0.clone()
+        } else {
+            BTreeMap::new()
         }
     }
 
@@ -382,14 +396,25 @@ impl Shared {
     async fn lead_change(&self, request: &ChangeRequest) -> Result<ChangeReport, Refusal> {
         let change_id = request.change_id.unwrap_or_else(rand::random);
         let deadline = Instant::now() + LEAD_MAX;
+        let hear_until = Instant::now() + HEAR_MAX;
         loop {
-            let table = self.raft.status().table;
+            let status = self.raft.status();
+            let table = status.table;
             if let Some(applied) = table.applied(&ChangeId(change_id))
                 && !table.is_joint()
             {
                 return Ok(report(applied, &table));
             }
-            let steps = Plan::new(&table)?.steps(&request.steps)?;
+            if status.role != Role::Leader {
+                return Err(Refusal::NotLeader);
+            }
+            // Steps that do not fit the table may be those of this very change, seen again: ordering knows by the id. It
+            // attaches to one that is under way, and says that no steps change nothing if there is none.
+            let planned = Plan::new(&table).and_then(|plan| plan.steps(&request.steps));
+            let (steps, misfit) = match planned {
+                Ok(steps) => (steps, None),
+                Err(refusal) => (Vec::new(), Some(refusal)),
+            };
             let change = MemberChange {
                 id: ChangeId(change_id),
                 steps,
@@ -406,6 +431,13 @@ impl Shared {
             match tokio::time::timeout(left, self.raft.change_members(change)).await {
                 Ok(Ok(done)) => return Ok(report(&done.change, &done.table)),
                 Ok(Err(ChangeError::TableMoved { .. })) if request.if_table_index.is_none() => {}
+                Ok(Err(ChangeError::NothingToDo)) if misfit.is_some() => {
+                    return Err(misfit.unwrap_or(Refusal::Undecided));
+                }
+                // A new leader has not heard from everyone yet.
+                Ok(Err(ChangeError::QuorumAtRisk { .. })) if Instant::now() < hear_until => {
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
                 Ok(Err(e)) => return Err(e.into()),
                 Err(_) => return Err(Refusal::Undecided),
             }
@@ -417,10 +449,15 @@ impl Shared {
 
     async fn transfer(&self, to: Option<u64>) -> Result<u64, MembershipError> {
         let deadline = Instant::now() + CHANGE_MAX;
+        let mut asked: Option<RaftId> = None;
         loop {
             let status = self.raft.status();
-            if status.leader.is_some() && to == status.leader.map(|id| id.0) {
-                return Ok(to.unwrap_or_default());
+            if let Some(leader) = status.leader {
+                let moved = to.is_none() && asked.is_some_and(|asked| asked != leader);
+                if to == Some(leader.0) || moved {
+                    return Ok(leader.0);
+                }
+                asked = asked.or(Some(leader));
             }
             let attempt = match status.leader {
                 None => Attempt::Again { sent: false },
@@ -484,6 +521,22 @@ impl Shared {
     }
 }
 
+/// Without members that are leaving and whose key is there again under a new raft id: a key stands for one member.
+fn without_returned(table: &MemberTable, members: Vec<Member>) -> Vec<Member> {
+    let leaves = |member: &Member| {
+        let entry = table.members.get(&RaftId(member.raft_id));
+        entry.is_some_and(|e| e.role == raft_adapter::MemberRole::Removed)
+    };
+    let staying: BTreeSet<NodeId> = members
+        .iter()
+        .filter(|m| !leaves(m))
+        .map(|m| m.node_id)
+        .collect();
+    let once = members.into_iter();
+    once.filter(|m| !leaves(m) || !staying.contains(&m.node_id))
+        .collect()
+}
+
 fn key_of(status: &Status) -> (Option<RaftId>, raft_adapter::Term, raft_adapter::LogIndex) {
     (status.leader, status.term, status.table.index)
 }
@@ -523,13 +576,13 @@ fn report(applied: &AppliedChange, table: &MemberTable) -> ChangeReport {
         change_id: applied.id.0,
         table_index: applied.index.0,
         added: applied.added.iter().map(|id| id.0).collect(),
-        // Leaving the joint configuration is an entry of its own.
-        joint: table.index > applied.index,
+        // Leaving the joint configuration is an entry of its own. After other changes it cannot be told any more.
+        joint: table.index > applied.index && table.recent.last() == Some(applied),
     }
 }
 
 /// What genesis says of its members, as ordering keeps it.
-pub fn genesis_details(members: &[quorate_chain::Member]) -> BTreeMap<RaftId, Bytes> {
+pub fn genesis_details(members: &[Member]) -> BTreeMap<RaftId, Bytes> {
     let details = members.iter();
     details
         .map(|m| (RaftId(m.raft_id), MemberDetails::of(m).encode()))

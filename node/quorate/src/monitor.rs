@@ -16,6 +16,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::membership::MembershipService;
+use crate::snapshots::SnapshotMemory;
 
 /// A node that has applied all but so many of the entries that it knows to be committed counts as ready.
 const READY_LAG: u64 = 64;
@@ -33,6 +34,8 @@ pub struct Monitor {
     pub network: NetworkHandle,
     /// Who belongs to the consortium.
     pub membership: MembershipService,
+    /// Whether the stores began with a snapshot that is still to be proved.
+    pub snapshots: SnapshotMemory,
 }
 
 /// Serves until cancelled.
@@ -82,15 +85,17 @@ async fn ready(State(monitor): State<Arc<Monitor>>) -> impl IntoResponse {
         .saturating_sub(*monitor.ledger.watch_applied().borrow());
     let view = monitor.membership.view();
     let own = view.own();
-    // A node that has just joined knows of little and has all of it.
-    let behind = own.and_then(|member| member.lag).unwrap_or_default();
-    let near = lag <= READY_LAG && behind <= READY_LAG;
-    let ready = status.leader.is_some() && own.is_some() && near;
+    // A node that has just joined, or that is cut off, knows of little and has all of it: the leader must have said lately how
+    // far it is behind.
+    let behind = own.and_then(|member| member.lag);
+    let near = lag <= READY_LAG && behind.is_some_and(|behind| behind <= READY_LAG);
+    let proved = !monitor.snapshots.is_unproved();
+    let ready = status.leader.is_some() && near && proved;
     let body = serde_json::json!({
         "ready": ready,
         "leader": status.leader.map(|id| id.0),
         "role": format!("{:?}", status.role).to_lowercase(),
-        "lag": lag.max(behind),
+        "lag": lag.max(behind.unwrap_or_default()),
         "member": own.is_some(),
         "height": monitor.ledger.head().height(),
         "peers": monitor.network.connected().len(),

@@ -66,7 +66,10 @@ pub fn run(
         .build()
         .context("starting the runtime")?;
     let ended = runtime.block_on(async {
+        let terminate = CancellationToken::new();
+        tokio::spawn(listen_for_signals(terminate.clone()));
         let start = Start {
+            terminate,
             prometheus: PrometheusBuilder::new()
                 .install_recorder()
                 .context("installing the metrics recorder")?,
@@ -76,7 +79,7 @@ pub fn run(
             snapshots: SnapshotMemory::default(),
         };
         // Stores are exchanged only while nobody uses them: then the node is closed and opened again.
-        while serve(&start).await? == Outcome::Reopen {}
+        while serve(&start).await? == Outcome::Reopen && !start.terminate.is_cancelled() {}
         Ok(())
     });
     // A long call of a client must not hold up a stop.
@@ -86,6 +89,8 @@ pub fn run(
 
 /// What every opening of the node begins with.
 struct Start {
+    /// Cancelled when the process was asked to end.
+    terminate: CancellationToken,
     config: NodeConfig,
     join: JoinOptions,
     signer: Arc<dyn AccountSigner>,
@@ -198,8 +203,8 @@ async fn serve(start: &Start) -> Result<Outcome, Ended> {
         drop(Listeners::bind(config).await?);
         tokio::select! {
             prepared = crate::join::prepare(config, member) => prepared?,
-            signal = stop_signal() => {
-                tracing::info!(signal = signal?, "stopped before it was admitted");
+            () = start.terminate.cancelled() => {
+                tracing::info!("stopped before it was admitted");
                 return Ok(Outcome::Stopped);
             }
         }
@@ -241,6 +246,7 @@ struct Parts<'a> {
 
 /// All parts of a running node.
 struct Node {
+    terminate: CancellationToken,
     tasks: Tasks,
     raft: RaftHandle,
     /// Cancelled when the importer and the network may end: after ordering has.
@@ -268,21 +274,29 @@ impl Node {
         let raft_id = identity.member.raft_id;
         tracing::info!(height = head.height(), block = %head.hash(), raft_id, "chain opened");
 
-        let (network, events) = start_network(
-            config,
-            &genesis,
-            &identity,
-            &ledger,
-            &tasks,
-            network_stop.clone(),
-        )?;
         let ordering = |error: anyhow::Error| Ended {
             exit: Exit::Ordering,
             error,
         };
+        let log_dir = config.node.data_dir.join("raft");
+        let raft_settings = raft_config(config, &genesis, raft_id);
+        // The whitelist of the first handshakes.
+        let log = raft_adapter::inspect(&log_dir, raft_settings.clone())
+            .map_err(|e| ordering(anyhow!("ordering: {e}")))?;
+        let members = membership::members_at_start(&log.table, identity.seat.as_ref())
+            .map_err(|e| ordering(anyhow!("member table of the log: {e}")))?;
+        let (network, events) = start_network(
+            config,
+            &genesis,
+            &identity,
+            members,
+            &ledger,
+            &tasks,
+            network_stop.clone(),
+        )?;
         let opened = raft_adapter::open(
-            raft_config(config, &genesis, raft_id),
-            &config.node.data_dir.join("raft"),
+            raft_settings,
+            &log_dir,
             LogIndex(head.raft_index),
             Box::new(RaftTransport(network.clone())),
         )
@@ -335,6 +349,7 @@ impl Node {
         engine.start(&tasks, opened.deliveries, &front_stop, &mut threads)?;
 
         let node = Self {
+            terminate: start.terminate.clone(),
             tasks,
             raft: raft.clone(),
             network_stop,
@@ -364,6 +379,7 @@ impl Node {
                 raft,
                 network,
                 membership,
+                snapshots: start.snapshots.clone(),
             },
             pool,
         );
@@ -414,8 +430,8 @@ impl Node {
     async fn run(self) -> Result<Outcome, Ended> {
         tokio::select! {
             () = self.tasks.stop.cancelled() => {}
-            signal = stop_signal() => {
-                tracing::info!(signal = signal?, "stopping");
+            () = self.terminate.cancelled() => {
+                tracing::info!("stopping");
                 self.tasks.stop.cancel();
             }
         }
@@ -425,6 +441,7 @@ impl Node {
             network_stop,
             front_stop,
             threads,
+            ..
         } = self;
         let names: Vec<&'static str> = threads.iter().map(|(name, _)| *name).collect();
         let stopping = async {
@@ -497,9 +514,11 @@ impl EngineParts<'_> {
             "importer",
             tasks.critical_thread("importer", {
                 let tasks = tasks.clone();
-                move || match importer.run(deliveries) {
+                move || match importer.run(&deliveries) {
                     Err(Fatal::Reopen(reason)) => {
                         tasks.reopen(&reason);
+                        // Ordering must not find its reader gone before it was told to end.
+                        while deliveries.recv().is_ok() {}
                         Ok(())
                     }
                     ended => ended.map_err(fatal),
@@ -590,11 +609,11 @@ fn start_network(
     config: &NodeConfig,
     genesis: &Genesis,
     identity: &Identity,
+    (members, removed): (Vec<Member>, Vec<u64>),
     ledger: &Ledger,
     tasks: &Tasks,
     stop: CancellationToken,
 ) -> Result<(NetworkHandle, quorate_p2p::Events), Ended> {
-    let (members, removed) = membership::members_at_start(genesis, identity.seat.as_ref());
     let members = members.iter();
     let members = members
         .map(|m| network::member_info(m, config.p2p.addresses.get(&m.raft_id)))
@@ -676,10 +695,20 @@ pub fn lock(dir: &Path) -> anyhow::Result<File> {
     Ok(file)
 }
 
-async fn stop_signal() -> std::io::Result<&'static str> {
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    tokio::select! {
-        r = tokio::signal::ctrl_c() => r.map(|()| "interrupt"),
-        _ = terminate.recv() => Ok("terminate"),
-    }
+/// One listener for the life of the process: a signal counts at whatever moment it comes.
+async fn listen_for_signals(terminate: CancellationToken) {
+    let terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
+    let signal = match terminated {
+        Ok(mut terminated) => tokio::select! {
+            _ = tokio::signal::ctrl_c() => "interrupt",
+            _ = terminated.recv() => "terminate",
+        },
+        Err(e) => {
+            tracing::warn!(error = %e, "only an interrupt can stop this node");
+            drop(tokio::signal::ctrl_c().await);
+            "interrupt"
+        }
+    };
+    tracing::info!(signal, "asked to stop");
+    terminate.cancel();
 }

@@ -33,6 +33,9 @@ pub struct Seat {
     pub members: Vec<Member>,
     /// Raft ids of former members.
     pub removed: Vec<u64>,
+    /// This node has asked to become a voter, and became one.
+    #[serde(default)]
+    pub promoted: bool,
 }
 
 /// What a member answers an applicant that has been admitted.
@@ -166,7 +169,7 @@ pub fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     file.sync_all()?;
     fs::rename(&beside, path)?;
     match path.parent() {
-        Some(folder) => File::open(folder)?.sync_all(),
-        None => Ok(()),
+        Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
+        _ => File::open(".")?.sync_all(),
     }
 }

@@ -8,7 +8,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use alloy_primitives::B256;
 use anyhow::{Context as _, anyhow};
@@ -37,44 +37,85 @@ pub use self::source::SnapshotSource;
 
 /// Pause between two looks at whether a snapshot is due or old blocks may go.
 const PACE: Duration = Duration::from_secs(1);
+/// Least time between two snapshots that others ask for.
+const MADE_PAUSE: Duration = Duration::from_secs(30);
+/// No other snapshot is made so long after a part of one was given.
+const GIVEN_PAUSE: Duration = Duration::from_secs(15);
+/// So long the blocks that follow a snapshot are held after a part of it was given.
+const GIVEN_HOLD: Duration = Duration::from_secs(600);
 /// Blocks that are always kept, whatever the configuration says.
 const RETAINED_MIN: u64 = 256;
 
 /// What was learnt about others' snapshots. Survives a reopening of the node, not the process.
 #[derive(Debug, Clone, Default)]
-pub struct SnapshotMemory(Arc<Mutex<Remembered>>);
+pub struct SnapshotMemory {
+    state: Arc<Mutex<Remembered>>,
+    /// Held while a snapshot is made or blocks are dropped: a node that closed may still be at it.
+    busy: Arc<Mutex<()>>,
+}
 
 #[derive(Debug, Default)]
 struct Remembered {
-    /// A download is complete, to be installed at the next opening. The log index that the manifest stood for which
-    /// ordering had delivered.
-    ready: Option<u64>,
+    /// A download is complete, to be installed at the next opening.
+    ready: Option<Ready>,
     /// The installed snapshot did not lead to the consortium's chain: to be reverted at the next opening.
     revert: bool,
     /// Installed, and not proved right yet.
-    pending: Option<Installed>,
-    /// Snapshots that are not to be taken again.
+    pending: Option<Pending>,
+    /// Blocks whose snapshots are not to be taken again.
     rejected: BTreeSet<B256>,
     /// Members that gave something no honest one gives.
     blamed: BTreeSet<u64>,
 }
 
+/// A complete download.
+#[derive(Debug, Clone, Copy)]
+struct Ready {
+    /// Who gave it.
+    giver: u64,
+    /// Hash of its block.
+    block: B256,
+    /// The log index that the manifest stood for which ordering had delivered.
+    index: u64,
+    /// The snapshot's block is ordered no later than at this index.
+    proved_by: u64,
+}
+
+/// An installed snapshot. After a crash it is not known any more who gave it, and when it must have been proved.
+#[derive(Debug, Clone, Copy)]
+struct Pending {
+    installed: Installed,
+    giver: Option<u64>,
+    proved_by: Option<u64>,
+}
+
 impl SnapshotMemory {
+    /// True while the stores began with a snapshot that is still to be proved.
+    pub fn is_unproved(&self) -> bool {
+        self.state.lock().pending.is_some()
+    }
+
     /// Brings the stores of a closed node into order: finishes what was interrupted, exchanges them if a download is ready.
     ///
     /// # Errors
     /// If files or stores cannot be worked with.
     pub fn settle(&self, config: &NodeConfig, genesis: &Genesis) -> anyhow::Result<()> {
         let data_dir = &config.node.data_dir;
-        let mut memory = self.0.lock();
+        let _done = self.busy.lock();
+        let mut memory = self.state.lock();
+        let known = memory.pending.take();
         memory.pending = match recover_install(data_dir)? {
-            Recovered::Pending(installed) => Some(installed),
+            Recovered::Pending(installed) => Some(known.unwrap_or(Pending {
+                installed,
+                giver: None,
+                proved_by: None,
+            })),
             Recovered::Nothing | Recovered::Reverted(_) => None,
         };
         if std::mem::take(&mut memory.revert) && memory.pending.take().is_some() {
             revert_install(data_dir)?;
         }
-        if let Some(index) = memory.ready.take() {
+        if let Some(ready) = memory.ready.take() {
             let expected = Expectation {
                 chain_id: genesis.spec().chain_id(),
                 genesis_hash: genesis_block(genesis).hash(),
@@ -87,13 +128,32 @@ impl SnapshotMemory {
                 config,
                 genesis,
                 // Whatever the snapshot claims: ordering begins with that manifest again, which is how the snapshot is proved.
-                raft_index_max: index.saturating_sub(1),
+                raft_index_max: ready.index.saturating_sub(1),
             };
-            memory.pending = Some(install(data_dir, &complete, &stores)?);
+            match install(data_dir, &complete, &stores) {
+                Ok(installed) => {
+                    memory.pending = Some(Pending {
+                        installed,
+                        giver: Some(ready.giver),
+                        proved_by: Some(ready.proved_by),
+                    });
+                }
+                // The stores are as they were: the node goes on with them, and asks others.
+                Err(e) if e.blames_source() => {
+                    tracing::error!(peer = ready.giver, error = %e, "the state snapshot is none");
+                    memory.rejected.insert(ready.block);
+                    memory.blamed.insert(ready.giver);
+                }
+                Err(e) => return Err(e.into()),
+            }
             download.discard()?;
         }
         Ok(())
     }
+}
+
+fn passed(since: &Mutex<Option<Instant>>, pause: Duration) -> bool {
+    since.lock().is_none_or(|at| at.elapsed() >= pause)
 }
 
 /// Makes the stores that a snapshot is installed into.
@@ -169,6 +229,9 @@ struct Shared {
     memory: SnapshotMemory,
     /// Somebody needs a newer snapshot.
     demanded: AtomicBool,
+    /// When one was made, and when a part of one was given, last.
+    made: Mutex<Option<Instant>>,
+    given: Mutex<Option<Instant>>,
 }
 
 impl fmt::Debug for Snapshots {
@@ -208,6 +271,8 @@ impl Snapshots {
                 network: network.clone(),
                 memory: memory.clone(),
                 demanded: AtomicBool::new(false),
+                made: Mutex::new(None),
+                given: Mutex::new(None),
             }),
         })
     }
@@ -241,7 +306,11 @@ impl Snapshots {
                 .is_some()
             {
                 let shared = Arc::clone(&shared);
-                let upkeep = tokio::task::spawn_blocking(move || shared.upkeep()).await;
+                let upkeep = tokio::task::spawn_blocking(move || shared.upkeep());
+                // A stop does not wait for it: whatever is half made is removed at the next start.
+                let Some(upkeep) = stop.run_until_cancelled(upkeep).await else {
+                    return;
+                };
                 if let Ok(Err(reason)) = upkeep {
                     tasks_too.fail("snapshots", Exit::Storage, reason.to_string());
                     return;
@@ -256,15 +325,31 @@ impl Shared {
         let newest = self.shelf.newest().map_or(0, |d| d.height);
         let durable = self.ledger.state_durable_height();
         let periodic = self.every > 0 && durable.saturating_sub(newest) >= self.every;
-        (periodic || self.demanded.load(Ordering::Acquire)) && durable > newest
+        let wanted = periodic || self.demanded.load(Ordering::Acquire);
+        // What somebody fetches is not taken from under them, and nobody keeps this node making new ones.
+        let quiet =
+            newest == 0 || (passed(&self.made, MADE_PAUSE) && passed(&self.given, GIVEN_PAUSE));
+        wanted && durable > newest && quiet
+    }
+
+    /// The lowest block that a member which fetches the newest snapshot still needs.
+    fn needed_from(&self) -> u64 {
+        match self.shelf.newest() {
+            Some(newest) if !passed(&self.given, GIVEN_HOLD) => newest.height,
+            _ => u64::MAX,
+        }
     }
 
     /// An error ends the node.
     fn upkeep(&self) -> anyhow::Result<()> {
+        let _busy = self.memory.busy.lock();
         if self.is_due() {
             let table = self.raft.status().table;
             match self.shelf.make(&self.ledger, table.encode().into()) {
-                Ok(_) => self.demanded.store(false, Ordering::Release),
+                Ok(_) => {
+                    self.demanded.store(false, Ordering::Release);
+                    *self.made.lock() = Some(Instant::now());
+                }
                 Err(e @ SnapshotError::Contradiction { .. }) => return Err(e.into()),
                 // Asked for again: whoever waits for it asks again.
                 Err(e) => tracing::warn!(error = %e, "no snapshot was made"),
@@ -273,6 +358,7 @@ impl Shared {
         if self.retain > 0 {
             let keep = self.retain.max(RETAINED_MIN);
             let below = self.ledger.head().height().saturating_sub(keep);
+            let below = below.min(self.needed_from());
             // In portions: each one drops whole files.
             if below
                 >= self
@@ -296,11 +382,9 @@ impl Shared {
     /// The block at `height` is the consortium's: an installed snapshot that lies no higher is right, and the stores from
     /// before it are not needed any more.
     fn confirm(&self, height: u64) {
-        let mut memory = self.memory.0.lock();
-        if memory
-            .pending
-            .is_none_or(|installed| installed.height > height)
-        {
+        let mut memory = self.memory.state.lock();
+        let pending = memory.pending;
+        if pending.is_none_or(|pending| pending.installed.height > height) {
             return;
         }
         memory.pending = None;
@@ -316,21 +400,60 @@ impl Shared {
 
     /// True if the stores from before the installed snapshot come back when the node opens again.
     fn reject(&self) -> bool {
-        let mut memory = self.memory.0.lock();
-        let Some(installed) = memory.pending else {
+        let mut memory = self.memory.state.lock();
+        let Some(Pending {
+            installed, giver, ..
+        }) = memory.pending
+        else {
             return false;
         };
-        tracing::error!(height = installed.height, id = %installed.snapshot, "the installed state snapshot is not of this chain");
-        memory.rejected.insert(installed.snapshot);
+        tracing::error!(height = installed.height, block = %installed.hash, ?giver, "the installed state snapshot is not of this chain");
+        memory.rejected.insert(installed.hash);
+        memory.blamed.extend(giver);
         memory.revert = true;
         true
+    }
+
+    /// True if the installed snapshot should have been proved by index `index`.
+    fn is_overdue(&self, index: u64) -> bool {
+        let mut memory = self.memory.state.lock();
+        let Some(pending) = &mut memory.pending else {
+            return false;
+        };
+        // After a crash: what ordering knows now is no less than what it knew then.
+        let known = self.raft.status().last_index.0;
+        index >= *pending.proved_by.get_or_insert(known)
+    }
+
+    /// A chunk of this snapshot, or the same bytes from another one: states differ from member to member by a few blocks, most
+    /// chunks do not.
+    fn chunk(
+        &self,
+        id: &B256,
+        number: u32,
+        hash: &B256,
+    ) -> Result<alloy_primitives::Bytes, SnapshotError> {
+        let own = self.shelf.chunk(id, number);
+        if !matches!(own, Err(SnapshotError::Unknown { .. })) {
+            return own;
+        }
+        for other in self.shelf.list() {
+            let place = other.chunks.iter().position(|chunk| chunk.hash == *hash);
+            if let Some(place) = place.and_then(|place| u32::try_from(place).ok()) {
+                return self.shelf.chunk(&other.id(), place);
+            }
+        }
+        own
     }
 
     fn describe(&self, above: u64) -> Description {
         let newest = self.shelf.newest().filter(|d| d.height > above);
         // The blocks that follow it must still be there.
         match newest.filter(|d| d.height.saturating_add(1) >= self.ledger.base()) {
-            Some(description) => Description::Here(description.encoded().into()),
+            Some(description) => {
+                *self.given.lock() = Some(Instant::now());
+                Description::Here(description.encoded().into())
+            }
             None if self.ledger.state_durable_height() > above => {
                 self.demanded.store(true, Ordering::Release);
                 Description::Coming
@@ -346,7 +469,10 @@ impl SnapshotServer {
         let shared = &self.0.shared;
         let answer = match Question::decode(body)? {
             Question::Describe { above } => Ok(shared.describe(above).encode()),
-            Question::Chunk { id, number } => shared.shelf.chunk(&id, number).map(Bytes::from),
+            Question::Chunk { id, number, hash } => {
+                *shared.given.lock() = Some(Instant::now());
+                shared.chunk(&id, number, &hash).map(Bytes::from)
+            }
             Question::Anchor { id, offset } => shared
                 .shelf
                 .anchor(&id)

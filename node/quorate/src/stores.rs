@@ -46,6 +46,11 @@ pub fn open(config: &NodeConfig, genesis: &Genesis) -> Result<Stores, Ended> {
     let blocks = Arc::new(blocks);
     match open_state(config, genesis, &blocks) {
         Ok(state) => Ok(Stores { blocks, state }),
+        Err(StateTrouble::Rebuild(reason)) if blocks.base() > 1 => {
+            drop(blocks);
+            begin_anew(config, &reason)?;
+            open(config, genesis)
+        }
         Err(StateTrouble::Rebuild(reason)) => {
             let path = dir.join("state");
             let aside = quarantine(&path).map_err(|e| Ended {
@@ -70,6 +75,24 @@ pub fn open(config: &NodeConfig, genesis: &Genesis) -> Result<Stores, Ended> {
 /// Block 0.
 pub fn genesis_block(genesis: &Genesis) -> SealedBlock {
     SealedBlock::genesis(genesis.header(quorate_state::genesis_state_root(genesis.alloc())))
+}
+
+/// The blocks that would explain the state are pruned, so it cannot be made anew from them: moves everything aside, so that this
+/// node begins like one that has just joined, with what the others have.
+fn begin_anew(config: &NodeConfig, reason: &str) -> Result<(), Ended> {
+    tracing::error!(
+        reason,
+        "the state on disk cannot be used, and the blocks before it are pruned: beginning anew from the other members"
+    );
+    metrics::counter!("quorate_state_rebuilds_total").increment(1);
+    for store in ["state", "index", "blocks"] {
+        let aside = quarantine(&config.node.data_dir.join(store)).map_err(|e| Ended {
+            exit: Exit::Storage,
+            error: e.into(),
+        })?;
+        tracing::warn!(kept = %aside.display(), "moved aside");
+    }
+    Ok(())
 }
 
 enum StateTrouble {
@@ -108,9 +131,16 @@ fn open_state(
     let state = Arc::new(state);
     // What was on disk must be what the block at that height says.
     let durable = state.durable_height();
-    let expected = blocks.block(durable).map_err(|e| storage(e.into()))?;
-    if let Some(block) = expected
-        && block.block.header().state_root != state.latest().state_root()
+    let expected = match blocks.header_at(durable) {
+        Err(StoreError::Pruned { below }) => {
+            return Err(StateTrouble::Rebuild(format!(
+                "it is at height {durable}, blocks are held from {below} on"
+            )));
+        }
+        found => found.map_err(|e| storage(e.into()))?,
+    };
+    if let Some(header) = expected
+        && header.state_root != state.latest().state_root()
     {
         return Err(StateTrouble::Rebuild(format!(
             "its root at height {durable} is not the block's"
@@ -121,6 +151,9 @@ fn open_state(
         Err(Fatal::Recovery { height, reason }) => {
             Err(StateTrouble::Rebuild(format!("block {height}: {reason}")))
         }
+        Err(Fatal::Store(StoreError::Pruned { below })) => Err(StateTrouble::Rebuild(format!(
+            "it ends below block {below}, the first that is held"
+        ))),
         Err(e) => Err(storage(e.into())),
     }
 }

@@ -71,7 +71,8 @@ impl FakeDisk {
         }
     }
 
-    /// The next `count` syncs fail and make nothing durable.
+    /// The next `count` syncs fail, make nothing durable, and leave the system in the belief that nothing is left to do, as
+    /// Linux does: what was written is still shown, and no later sync brings it to the medium.
     pub fn fail_syncs(&self, count: u32) {
         self.state.lock().sync_failures = count;
     }
@@ -213,6 +214,9 @@ impl Disk for FakeDisk {
         let mut state = self.state.lock();
         if state.sync_failures > 0 {
             state.sync_failures -= 1;
+            if let Some(file) = state.files.get_mut(&segment) {
+                file.unsynced.clear();
+            }
             return Err(io::Error::other("sync fails as asked"));
         }
         let file = state
@@ -232,9 +236,11 @@ impl Disk for FakeDisk {
             .files
             .get_mut(&segment)
             .ok_or_else(|| missing(segment))?;
+        for (at, bytes) in std::mem::take(&mut file.unsynced) {
+            overlay(&mut file.durable, at, Some(&bytes));
+        }
         file.current.resize(size_bytes as usize, 0);
-        file.durable.clone_from(&file.current);
-        file.unsynced.clear();
+        file.durable.resize(size_bytes as usize, 0);
         Ok(())
     }
 

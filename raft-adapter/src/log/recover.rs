@@ -55,19 +55,38 @@ pub(crate) fn recover(
             remove(disk, segment)?;
             continue;
         }
-        if replay.is_last && end < file.len() as u64 {
-            // Leftovers behind the last record would otherwise one day stand where a record is expected.
-            disk.truncate(segment, end)
-                .map_err(|error| failed(&format!("cut log segment {segment}"), error))?;
-        } else if replay.is_last {
-            // A process that was killed may have left writes that only the system's cache holds.
-            disk.sync(segment)
-                .map_err(|error| failed(&format!("sync log segment {segment}"), error))?;
+        if replay.is_last {
+            make_durable(disk, segment, &file, end)?;
         }
         recovered.segments.insert(segment, salt);
     }
     check_complete(contents)?;
     Ok(recovered)
+}
+
+/// Brings what was read of the last file to the medium, and cuts off what follows its last record: leftovers would
+/// otherwise one day stand where a record is expected.
+///
+/// A process that was killed may have left writes that only the system's cache holds. After a failed sync the system may
+/// even believe that it wrote them: another sync would do nothing. So they are written again.
+fn make_durable(
+    disk: &dyn Disk,
+    segment: SegmentNumber,
+    file: &[u8],
+    end: u64,
+) -> Result<(), OpenError> {
+    let records = file
+        .get(HEADER_BYTES as usize..end as usize)
+        .unwrap_or_default();
+    disk.write(segment, HEADER_BYTES, records)
+        .map_err(|error| failed(&format!("write log segment {segment} again"), error))?;
+    if end < file.len() as u64 {
+        disk.truncate(segment, end)
+            .map_err(|error| failed(&format!("cut log segment {segment}"), error))
+    } else {
+        disk.sync(segment)
+            .map_err(|error| failed(&format!("sync log segment {segment}"), error))
+    }
 }
 
 fn failed(action: &str, source: io::Error) -> OpenError {

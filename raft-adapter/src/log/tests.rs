@@ -436,6 +436,22 @@ fn after_a_failed_sync_nothing_is_promised_any_more() {
 }
 
 #[test]
+fn what_is_recovered_after_a_failed_sync_is_on_the_medium() {
+    let disk = FakeDisk::new();
+    let mut rig = Rig::open(disk.clone());
+    rig.append(vec![entry(1, 1)]);
+    let second = rig.log.save(None, None, vec![entry(2, 1)]).unwrap();
+    rig.write(second);
+    disk.fail_syncs(1);
+    assert!(rig.writer.barrier().is_err());
+    // The process starts again, the machine does not: the system still shows what never reached the medium.
+    let rig = rig.reopen();
+    assert_eq!(rig.entries(), [(1, 1), (2, 1)]);
+    disk.crash(7);
+    assert_eq!(rig.reopen().entries(), [(1, 1), (2, 1)]);
+}
+
+#[test]
 fn after_a_failed_write_nothing_is_promised_any_more() {
     let disk = FakeDisk::new();
     let mut rig = Rig::open(disk.clone());

@@ -86,6 +86,10 @@ impl BlockSource for NoPeers {
     fn reject_snapshot(&mut self) -> bool {
         false
     }
+
+    fn unproved_at(&mut self, _: u64) -> bool {
+        false
+    }
 }
 
 /// What outlives a node: its folder and its key-value stores.
@@ -184,7 +188,7 @@ impl Node {
         let minter_stop = stop.clone();
         Self {
             raft_thread: std::thread::spawn(move || runner.run()),
-            importer: std::thread::spawn(move || importer.run(deliveries)),
+            importer: std::thread::spawn(move || importer.run(&deliveries)),
             flusher: std::thread::spawn(move || flusher.run()),
             minter: std::thread::spawn(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread()

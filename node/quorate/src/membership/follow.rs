@@ -6,15 +6,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_chain::{Genesis, Member, MemberRole};
-use quorate_engine::{members_of, removed_of};
+use quorate_chain::{Member, MemberRole};
+use quorate_engine::{DetailsError, members_of, removed_of};
 use quorate_p2p::{NetworkHandle, PeerEvent, QueryKind, Request, Verdict};
 use quorate_rpc::{ChangeRequest, ChangeStep, MembershipApi as _};
 use raft_adapter::{MemberTable, RaftHandle, RaftId, Role};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::MembershipService;
+use super::{MembershipService, without_returned};
 use crate::exit::Exit;
 use crate::network::member_info;
 use crate::seat::{Removal, Seat, keep_known_logs, known_logs};
@@ -117,7 +117,14 @@ impl Follow {
                 (Arc::clone(&status.table), status.removed)
             };
             if removed {
-                self.removed(&tasks, "its own log says so");
+                let removal = Removal {
+                    raft_id: self.raft_id,
+                    learnt: "its own log says so".into(),
+                };
+                if let Err(e) = removal.save(&self.data_dir) {
+                    tracing::error!(error = %e, "the removal could not be noted");
+                }
+                self.removed(&tasks, &removal.learnt);
                 return;
             }
             // A node that has just joined knows from its admission what its own log will say later.
@@ -143,6 +150,7 @@ impl Follow {
                 return;
             }
         };
+        let members = without_returned(table, members);
         let members = members
             .iter()
             .map(|m| member_info(m, self.addresses.get(&m.raft_id)));
@@ -153,13 +161,6 @@ impl Follow {
     }
 
     fn removed(&self, tasks: &Tasks, learnt: &str) {
-        let removal = Removal {
-            raft_id: self.raft_id,
-            learnt: learnt.to_owned(),
-        };
-        if let Err(e) = removal.save(&self.data_dir) {
-            tracing::error!(error = %e, "the removal could not be noted");
-        }
         let reason = format!(
             "member {} was removed from the consortium ({learnt}); its raft id is never used again: a new member begins in a new \
              data folder with `quorate node --join`",
@@ -179,6 +180,7 @@ impl Follow {
             return;
         };
         match verdict {
+            // On one member's word it stops; it asks again when it is started again.
             Verdict::Removed { by } => self.removed(&tasks, &format!("member {by} said so")),
             Verdict::OtherLog { by } => {
                 let reason = format!(
@@ -286,13 +288,30 @@ impl Follow {
         }
     }
 
+    /// Once only: whoever makes this node a learner again later means it.
+    fn promoted_before(&self) -> bool {
+        self.seat.as_ref().is_some_and(|seat| seat.promoted)
+    }
+
+    fn note_promoted(&self) {
+        if let Some(seat) = &self.seat {
+            let promoted = Seat {
+                promoted: true,
+                ..seat.clone()
+            };
+            if let Err(e) = promoted.save(&self.data_dir) {
+                tracing::warn!(error = %e, "the promotion could not be noted");
+            }
+        }
+    }
+
     /// `None`: nothing more to wish for. Empty: not yet.
     fn wishes(&self) -> Option<Vec<ChangeStep>> {
         let status = self.raft().status();
         let Ok(members) = members_of(&status.table) else {
             return None;
         };
-        let promote = self.promote_when_caught_up;
+        let promote = self.promote_when_caught_up && !self.promoted_before();
         let own = members.iter().find(|m| m.raft_id == self.raft_id);
         let Some(own) = own else {
             // Admitted, and not yet told by the log.
@@ -302,6 +321,9 @@ impl Follow {
             .announce
             .first()
             .filter(|_| !self.announce.contains(&own.address));
+        if promote && own.role == MemberRole::Voter {
+            self.note_promoted();
+        }
         let promote = promote && own.role == MemberRole::Learner && status.role == Role::Learner;
         if moved.is_none() && !promote {
             return None;
@@ -312,7 +334,7 @@ impl Follow {
             return Some(vec![ChangeStep::SetAddress { raft_id, address }]);
         }
         // Both: what the leader still has to send, and what is still to be applied here.
-        let to_send = self.service.shared.lags.lock().get(&self.raft_id).copied();
+        let to_send = self.service.shared.told_lags().get(&self.raft_id).copied();
         let to_apply = status.committed.0.saturating_sub(status.applied.0);
         if to_send.is_none_or(|lag| lag > CAUGHT_UP_LAG) || to_apply > CAUGHT_UP_LAG {
             return Some(Vec::new());
@@ -324,10 +346,20 @@ impl Follow {
     }
 }
 
-/// The members that a node starts with: what its log says, or while that is older, what its admission said.
-pub fn members_at_start(genesis: &Genesis, seat: Option<&Seat>) -> (Vec<Member>, Vec<u64>) {
-    match seat {
-        Some(seat) => (seat.members.clone(), seat.removed.clone()),
-        None => (genesis.members().to_vec(), Vec::new()),
+/// The members that a node starts with, and the raft ids of former ones: what its log says, or while that is older, what its
+/// admission said.
+///
+/// # Errors
+/// If the log's table is not one of ours.
+pub fn members_at_start(
+    table: &MemberTable,
+    seat: Option<&Seat>,
+) -> Result<(Vec<Member>, Vec<u64>), DetailsError> {
+    match seat.filter(|seat| seat.table_index > table.index.0) {
+        Some(seat) => Ok((seat.members.clone(), seat.removed.clone())),
+        None => {
+            let members = without_returned(table, members_of(table)?);
+            Ok((members, table.removed.keys().map(|id| id.0).collect()))
+        }
     }
 }

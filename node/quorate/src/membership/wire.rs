@@ -269,10 +269,10 @@ impl From<ChangeError> for Refusal {
                 reachable: reachable as u64,
                 unreachable: unreachable.iter().map(|id| id.0).collect(),
             },
-            ChangeError::LeadershipLost | ChangeError::Stopped => Self::Undecided,
-            ChangeError::Busy => Self::NotApplied {
-                reason: error.to_string(),
-            },
+            // Busy may be said of one that is under way.
+            ChangeError::LeadershipLost | ChangeError::Stopped | ChangeError::Busy => {
+                Self::Undecided
+            }
             refused => invalid("steps", refused.to_string()),
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! describe   0, u64 height above which it must lie      → 0 none | 1 being made, ask again | 2, description
-//! chunk      1, id (32 bytes), u32 number               → the chunk
+//! chunk      1, id (32 bytes), u32 number, its keccak256 → the chunk, or one of another snapshot with the same hash
 //! anchor     2, id (32 bytes), u64 offset               → u64 length of the whole, bytes from there on
 //! ```
 //! Numbers are big-endian. A question without an answer is declined.
@@ -17,7 +17,7 @@ const PART_BYTES: usize = 2 << 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Question {
     Describe { above: u64 },
-    Chunk { id: B256, number: u32 },
+    Chunk { id: B256, number: u32, hash: B256 },
     Anchor { id: B256, offset: u64 },
 }
 
@@ -31,16 +31,17 @@ pub enum Description {
 
 impl Question {
     pub fn encode(self) -> Bytes {
-        let mut out = BytesMut::with_capacity(41);
+        let mut out = BytesMut::with_capacity(69);
         match self {
             Self::Describe { above } => {
                 out.put_u8(0);
                 out.put_u64(above);
             }
-            Self::Chunk { id, number } => {
+            Self::Chunk { id, number, hash } => {
                 out.put_u8(1);
                 out.put_slice(id.as_slice());
                 out.put_u32(number);
+                out.put_slice(hash.as_slice());
             }
             Self::Anchor { id, offset } => {
                 out.put_u8(2);
@@ -58,10 +59,12 @@ impl Question {
                 above: u64::from_be_bytes(rest.try_into().ok()?),
             }),
             1 => {
-                let (id, number) = rest.split_at_checked(32)?;
+                let (id, rest) = rest.split_at_checked(32)?;
+                let (number, hash) = rest.split_at_checked(4)?;
                 Some(Self::Chunk {
                     id: B256::from_slice(id),
                     number: u32::from_be_bytes(number.try_into().ok()?),
+                    hash: B256::new(hash.try_into().ok()?),
                 })
             }
             2 => {
@@ -126,7 +129,11 @@ mod tests {
         let id = B256::repeat_byte(7);
         for question in [
             Question::Describe { above: 9 },
-            Question::Chunk { id, number: 3 },
+            Question::Chunk {
+                id,
+                number: 3,
+                hash: B256::repeat_byte(8),
+            },
             Question::Anchor {
                 id,
                 offset: 1 << 40,

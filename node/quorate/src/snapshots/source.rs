@@ -11,8 +11,8 @@ use quorate_engine::{BlockSource, Target};
 use quorate_p2p::QueryKind;
 use tokio_util::sync::CancellationToken;
 
-use super::Shared;
 use super::questions::{Description, Question, read_part};
+use super::{Ready, Shared};
 use crate::network::PeerBlocks;
 
 /// So long it is waited for members that are making a snapshot.
@@ -23,6 +23,10 @@ const EARLY_MAX: Duration = Duration::from_secs(5);
 const COMING_PAUSE: Duration = Duration::from_millis(500);
 /// Chunks that are asked for between two looks at what is missing.
 const CHUNKS_AT_ONCE: usize = 16;
+/// Entries behind those known to be committed within which the block of a snapshot must have come.
+const PROOF_SLACK: u64 = 256;
+/// Parts of an anchor have at least so many bytes, but for the last.
+const PART_BYTES_MIN: u64 = 64 << 10;
 /// Rounds over all members for a chunk that none of them gave.
 const FRUITLESS_MAX: usize = 8;
 
@@ -45,6 +49,15 @@ impl BlockSource for SnapshotSource {
     }
 
     fn snapshot(&mut self, head: u64, target: &Target<'_>) -> Option<u64> {
+        let pending = self.shared.memory.state.lock().pending.is_some();
+        if pending && target.without_blocks {
+            // What follows the installed snapshot is gone everywhere: back to the old stores, then a newer one.
+            self.shared.memory.state.lock().revert = true;
+            return Some(head);
+        }
+        if pending {
+            return None;
+        }
         let behind = target.manifest.height.saturating_sub(head);
         let far = self.shared.distance > 0 && behind >= self.shared.distance;
         if !far && !target.without_blocks {
@@ -54,8 +67,17 @@ impl BlockSource for SnapshotSource {
         while !self.stop.is_cancelled() && started.elapsed() < COMING_MAX {
             let (offers, coming, answers) = self.offers(head, target);
             for (peer, description) in offers {
+                // Its block is among the next that ordering delivers; entries without a block may lie between.
+                let committed = self.shared.raft.status().committed.0;
+                let proved_by = committed.saturating_add(PROOF_SLACK);
+                let block = description.block_hash;
                 if let Some(height) = self.download(peer, description) {
-                    self.shared.memory.0.lock().ready = Some(target.index);
+                    self.shared.memory.state.lock().ready = Some(Ready {
+                        giver: peer,
+                        block,
+                        index: target.index,
+                        proved_by,
+                    });
                     return Some(height);
                 }
             }
@@ -76,6 +98,10 @@ impl BlockSource for SnapshotSource {
     fn reject_snapshot(&mut self) -> bool {
         self.shared.reject()
     }
+
+    fn unproved_at(&mut self, index: u64) -> bool {
+        self.shared.is_overdue(index) && self.shared.reject()
+    }
 }
 
 impl SnapshotSource {
@@ -90,7 +116,7 @@ impl SnapshotSource {
     /// Members that have not been caught at giving what no honest one gives.
     fn peers(&self) -> Vec<u64> {
         let connected = self.shared.network.connected();
-        let memory = self.shared.memory.0.lock();
+        let memory = self.shared.memory.state.lock();
         let trusted = connected.into_iter();
         trusted
             .filter(|peer| !memory.blamed.contains(peer))
@@ -102,7 +128,8 @@ impl SnapshotSource {
             .shared
             .network
             .query(peer, QueryKind::Snapshot, question.encode());
-        let answer = self.blocks.runtime.block_on(asked);
+        let asked = self.stop.run_until_cancelled(asked);
+        let answer = self.blocks.runtime.block_on(asked)?;
         answer
             .inspect_err(
                 |e| tracing::debug!(peer, error = %e, "a snapshot question was not answered"),
@@ -113,7 +140,7 @@ impl SnapshotSource {
     fn blame(&self, peer: u64, reason: &dyn fmt::Display) {
         metrics::counter!("quorate_snapshot_peers_blamed_total").increment(1);
         tracing::warn!(peer, %reason, "a member gave a snapshot that no honest one gives; it is not asked again");
-        self.shared.memory.0.lock().blamed.insert(peer);
+        self.shared.memory.state.lock().blamed.insert(peer);
     }
 
     /// What the members offer, the highest first, whether some are still making one, and how many answered.
@@ -135,7 +162,10 @@ impl SnapshotSource {
                 Some(Description::None) | None => {}
             }
         }
+        // One that is not of use yet may be in a moment.
+        let offered = offers.len();
         offers.retain(|(peer, description)| self.is_of_use(*peer, description, head, target));
+        coming |= offers.is_empty() && offered > 0;
         offers.sort_by_key(|(peer, description)| (std::cmp::Reverse(description.height), *peer));
         (offers, coming, answers)
     }
@@ -152,15 +182,14 @@ impl SnapshotSource {
             self.blame(peer, &"its snapshot is of another chain");
             return false;
         }
-        // One above the target is proved right or wrong by what ordering delivers after that.
-        let rejected = self
-            .shared
-            .memory
-            .0
-            .lock()
-            .rejected
-            .contains(&description.id());
-        !rejected && description.height > head
+        // One above the target is proved right or wrong by what ordering delivers after that: at most as many blocks as it knows
+        // to be committed.
+        let committed = self.shared.raft.status().committed.0;
+        let further = committed.saturating_sub(target.index);
+        let highest = manifest.height.saturating_add(further);
+        let block = &description.block_hash;
+        let rejected = self.shared.memory.state.lock().rejected.contains(block);
+        !rejected && description.height > head && description.height <= highest
     }
 
     fn download(&self, peer: u64, description: SnapshotDescription) -> Option<u64> {
@@ -181,6 +210,19 @@ impl SnapshotSource {
             description.height,
             description.total_bytes(),
         );
+        // Its chunks, and the stores that are made from them beside the old ones.
+        match free_bytes(&self.shared.data_dir) {
+            Some(free) if total.saturating_mul(4) > free => {
+                tracing::error!(
+                    height,
+                    bytes = total,
+                    free,
+                    "there is no room for this state snapshot"
+                );
+                return None;
+            }
+            _ => {}
+        }
         tracing::info!(peer, height, bytes = total, %id, "fetching a state snapshot");
         let mut download =
             match Download::begin(&self.shared.data_dir, description, anchor, &expected) {
@@ -226,13 +268,18 @@ impl SnapshotSource {
     fn chunks(&self, download: &mut Download, first: u64) {
         let id = download.description().id();
         for number in download.missing(CHUNKS_AT_ONCE) {
+            let place = usize::try_from(number).unwrap_or(usize::MAX);
+            let Some(hash) = download.description().chunks.get(place).map(|c| c.hash) else {
+                return;
+            };
             let others = self.peers().into_iter().filter(|peer| *peer != first);
             let candidates = self.peers().into_iter().filter(|peer| *peer == first);
             for peer in candidates.chain(others) {
                 if self.stop.is_cancelled() {
                     return;
                 }
-                let Some(bytes) = self.ask(peer, Question::Chunk { id, number }) else {
+                let question = Question::Chunk { id, number, hash };
+                let Some(bytes) = self.ask(peer, question) else {
                     continue;
                 };
                 match download.accept(number, &bytes) {
@@ -258,7 +305,9 @@ impl SnapshotSource {
             let offset = bytes.len() as u64;
             let answer = self.ask(peer, Question::Anchor { id, offset })?;
             let (length, part) = read_part(&answer)?;
-            if length > ANCHOR_BYTES_MAX as u64 || part.is_empty() {
+            let rest = length.saturating_sub(offset);
+            let full = part.len() as u64 >= rest.min(PART_BYTES_MIN);
+            if length > ANCHOR_BYTES_MAX as u64 || !full || part.is_empty() {
                 self.blame(peer, &"its anchor is too long, or ends early");
                 return None;
             }
@@ -275,4 +324,10 @@ impl SnapshotSource {
             }
         }
     }
+}
+
+/// Bytes that this process may still write to the file system of `folder`.
+fn free_bytes(folder: &std::path::Path) -> Option<u64> {
+    let space = rustix::fs::statvfs(folder).ok()?;
+    Some(space.f_bavail.saturating_mul(space.f_frsize))
 }

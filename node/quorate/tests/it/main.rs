@@ -8,6 +8,7 @@
     reason = "a test may fail loudly"
 )]
 
+mod acceptance;
 mod architecture;
 mod bad_input;
 mod chain;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::consortium::{ALICE, BOB, Consortium, quantity, quorate};
+use crate::consortium::{ALICE, BOB, Consortium, http, quantity, quorate};
 use crate::load::Load;
 
 fn copy_folder(from: &Path, to: &Path) {
@@ -107,6 +107,17 @@ fn a_new_node_begins_with_a_state_snapshot_when_the_blocks_are_far_behind_or_gon
     c.receipt(0, &hash);
     c.stop(i);
     succeeded(&ledger(&c, i, &["verify"]));
+    // Without its state, and without the blocks that could explain it, it begins anew with another snapshot.
+    std::fs::remove_dir_all(c.node_dir(i).join("data/state")).unwrap();
+    c.start(i);
+    c.wait("the node follows again", || {
+        let answer = http(&c.ready_url(i), None).ok()?;
+        answer.contains("\"ready\":true").then_some(())
+    });
+    let hash = c.transfer(i, ALICE, BOB);
+    assert_eq!(c.receipt(i, &hash), c.receipt(0, &hash));
+    let balance = |n: usize| c.rpc(n, "eth_getBalance", json!([BOB, "latest"]));
+    assert_eq!(balance(i), balance(0));
 }
 
 #[test]

@@ -254,6 +254,10 @@ impl BlockSource for Nowhere {
     fn reject_snapshot(&mut self) -> bool {
         false
     }
+
+    fn unproved_at(&mut self, _: u64) -> bool {
+        false
+    }
 }
 
 /// A running node with both servers.
@@ -378,7 +382,7 @@ impl TestNode {
         );
         let deliveries = opened.deliveries;
         threads.push(std::thread::spawn(move || {
-            importer.run(deliveries).unwrap()
+            importer.run(&deliveries).unwrap()
         }));
         threads.push(std::thread::spawn(move || flusher.run().unwrap()));
         let minter = Minter::new(
