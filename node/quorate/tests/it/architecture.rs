@@ -19,6 +19,7 @@ const EDGES: &[(&str, &[&str])] = &[
         "quorate-pool",
         &["quorate-chain", "quorate-state", "quorate-evm"],
     ),
+    ("quorate-enclave", &["quorate-kv"]),
     ("quorate-p2p", &["quorate-proto"]),
     (
         "quorate-engine",

@@ -1,0 +1,691 @@
+//! The durable store of envelopes by payload hash: append-only segment files ([`segment`]) hold them, the key-value store holds
+//! where they lie ([`index`]).
+//!
+//! ```text
+//! put ── append to the last segment ── fdatasync (one for all that wait) ── index ──► acknowledged
+//! erase ── append a tombstone ── fdatasync ── index ── overwrite the payload ── fdatasync ──► acknowledged
+//! open ── finish what was to be overwritten ── read the files again from the index's watermark on
+//! ```
+//! The files are the truth; an index that was lost is made anew from them. A crash between any two steps loses nothing that was
+//! acknowledged and leaves nothing half done. Calls block on the disk: make them from a thread that may.
+
+mod compact;
+mod index;
+mod record;
+mod segment;
+mod types;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use quorate_kv::{Batch, Kv};
+
+pub use types::{
+    Cursor, DamagedRecord, Erasure, ErasureReason, LIST_LIMIT_MAX, ListQuery, Listed,
+    NOTE_BYTES_MAX, Put, StoreConfig, StoreError, Stored,
+};
+
+use crate::{Envelope, PayloadHash};
+use index::{Entry, Index, Listing, Live, Watermark};
+use record::{PayloadRecord, Record, TombstoneRecord};
+use segment::{Found, HEADER_BYTES, Place, Segments, damaged, io};
+
+/// A store of envelopes. See the module.
+#[derive(Debug)]
+pub struct PayloadStore {
+    index: Index,
+    inner: Mutex<Inner>,
+    /// Held by the one that syncs for all. Taken before `inner`, never the other way round.
+    commit: Mutex<()>,
+    found_at_open: Vec<DamagedRecord>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    segments: Segments,
+    /// Appended and not in the index yet, oldest first. As long as the number of callers that wait.
+    pending: Vec<Arc<Pending>>,
+    next_ticket: u64,
+    /// Tickets below this one are done.
+    committed: u64,
+    next_sequence: u64,
+    newest_ms: u64,
+    poison: Option<String>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    hash: PayloadHash,
+    record: Record,
+    place: Place,
+}
+
+impl PayloadStore {
+    /// Opens the store in `dir`, whose index lies in `kv` under keys that begin with `ep/`.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] if records are missing or the files cannot be followed: move folder and index away and fetch the
+    /// payloads from other parties. Single damaged records do not stop it: see [`damaged_at_open`](Self::damaged_at_open).
+    pub fn open(dir: &Path, kv: Arc<dyn Kv>, config: &StoreConfig) -> Result<Self, StoreError> {
+        if !(4096..=1 << 30).contains(&config.segment_bytes) {
+            return Err(StoreError::OutOfRange {
+                field: "segment_bytes",
+                value: config.segment_bytes,
+                allowed: "4096 to 1073741824",
+            });
+        }
+        let index = Index::new(kv);
+        let segments = Segments::open(dir, config.segment_bytes)?;
+        let mark = index.watermark()?;
+        check_watermark(dir, &segments, mark.as_ref())?;
+        let mut store = Self {
+            index,
+            inner: Mutex::new(Inner {
+                segments,
+                pending: Vec::new(),
+                next_ticket: 1,
+                committed: 1,
+                next_sequence: mark.map_or(1, |mark| mark.next_sequence),
+                newest_ms: mark.map_or(0, |mark| mark.newest_ms),
+                poison: None,
+            }),
+            commit: Mutex::new(()),
+            found_at_open: Vec::new(),
+        };
+        // First, since a crash may have left such a record half overwritten.
+        store.blank(&store.index.to_blank()?)?;
+        store.found_at_open = store.read_again(mark)?;
+        store.blank(&store.index.to_blank()?)?;
+        Ok(store)
+    }
+
+    /// Damaged records that were met while opening. Only what the index did not cover is read then; [`verify`](Self::verify)
+    /// reads everything.
+    pub fn damaged_at_open(&self) -> &[DamagedRecord] {
+        &self.found_at_open
+    }
+
+    /// Stores an envelope durably. What is here already gains the boxes and the signature that it lacked.
+    ///
+    /// Open the envelope, or verify its signature, before storing it: the hash it is stored under covers the ciphertext alone.
+    ///
+    /// # Errors
+    /// [`StoreError::Erased`], [`StoreError::Conflict`], [`StoreError::NotWritten`]; the others end this instance.
+    pub fn put(
+        &self,
+        envelope: &Envelope,
+        now_ms: u64,
+        expires_at_ms: Option<u64>,
+    ) -> Result<Put, StoreError> {
+        let hash = envelope.payload_hash();
+        let (ticket, put) = loop {
+            let mut inner = self.inner.lock();
+            inner.check_poison()?;
+            if let Some(ticket) = inner.pending_ticket(&hash) {
+                drop(inner);
+                self.commit_through(ticket)?;
+                continue;
+            }
+            let old = match self.index.entry(&hash)? {
+                Some(Entry::Erased(erasure)) => return Err(StoreError::Erased(erasure)),
+                Some(Entry::Live(live)) => Some(live),
+                None => None,
+            };
+            let mut merged = envelope.clone();
+            let mut expires_at_ms = expires_at_ms;
+            let mut put = Put::Stored;
+            if let Some(live) = old {
+                put = Put::Merged;
+                expires_at_ms = live.expires_at_ms.or(expires_at_ms);
+                // A damaged record is replaced.
+                if let Some(mut held) = inner.read_payload(&hash, &live)? {
+                    match held.merge(envelope) {
+                        None => return Err(StoreError::Conflict { hash }),
+                        Some(false) => return Ok(Put::Known),
+                        Some(true) => merged = held,
+                    }
+                }
+            }
+            let record = Record::Payload(Box::new(PayloadRecord {
+                hash,
+                sequence: inner.take_sequence(),
+                stored_at_ms: inner.time(now_ms),
+                // 0 stands for never in the record.
+                expires_at_ms: expires_at_ms.map(|at| at.max(1)),
+                envelope: merged,
+            }));
+            break (self.append(&mut inner, hash, record)?, put);
+        };
+        self.commit_through(ticket)?;
+        Ok(put)
+    }
+
+    /// What is stored under a hash.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] if it cannot be read; [`StoreError::Kv`], [`StoreError::Poisoned`].
+    pub fn get(&self, hash: &PayloadHash) -> Result<Option<Stored>, StoreError> {
+        let mut tried: Option<Live> = None;
+        loop {
+            let live = match self.index.entry(hash)? {
+                None => return Ok(None),
+                Some(Entry::Erased(erasure)) => return Ok(Some(Stored::Erased(erasure))),
+                Some(Entry::Live(live)) => live,
+            };
+            let (file, path) = {
+                let inner = self.inner.lock();
+                inner.check_poison()?;
+                let segment = live.place.segment;
+                (inner.segments.file(segment), inner.segments.path(segment))
+            };
+            match read_payload(file.as_deref(), &path, hash, &live)? {
+                Ok(payload) => {
+                    return Ok(Some(Stored::Held {
+                        envelope: Box::new(payload.envelope),
+                        stored_at_ms: payload.stored_at_ms,
+                        expires_at_ms: payload.expires_at_ms,
+                    }));
+                }
+                // Erased, merged or moved between the two looks: look again. The same answer twice is damage.
+                Err(reason) if tried == Some(live) => {
+                    return Err(damaged(&path, live.place.offset, &reason));
+                }
+                Err(_) => tried = Some(live),
+            }
+        }
+    }
+
+    /// True if an envelope is held under this hash; it is not read.
+    ///
+    /// # Errors
+    /// [`StoreError::Kv`], [`StoreError::Index`].
+    pub fn holds(&self, hash: &PayloadHash) -> Result<bool, StoreError> {
+        Ok(matches!(self.index.entry(hash)?, Some(Entry::Live(_))))
+    }
+
+    /// Overwrites a payload and leaves a record of that, durably. Returns that record, the old one if it was erased before, and
+    /// `None` if there is no such payload.
+    ///
+    /// # Errors
+    /// [`StoreError::OutOfRange`] for a note that is too long, [`StoreError::NotWritten`]; the others end this instance.
+    pub fn erase(
+        &self,
+        hash: &PayloadHash,
+        reason: ErasureReason,
+        note: &str,
+        now_ms: u64,
+    ) -> Result<Option<Erasure>, StoreError> {
+        if note.len() > NOTE_BYTES_MAX {
+            return Err(StoreError::OutOfRange {
+                field: "note length",
+                value: note.len() as u64,
+                allowed: "at most 512 bytes",
+            });
+        }
+        let (ticket, erasure) = loop {
+            let mut inner = self.inner.lock();
+            inner.check_poison()?;
+            if let Some(ticket) = inner.pending_ticket(hash) {
+                drop(inner);
+                self.commit_through(ticket)?;
+                continue;
+            }
+            match self.index.entry(hash)? {
+                None => return Ok(None),
+                Some(Entry::Erased(erasure)) => return Ok(Some(erasure)),
+                Some(Entry::Live(_)) => {}
+            }
+            let erasure = Erasure {
+                hash: *hash,
+                sequence: inner.take_sequence(),
+                erased_at_ms: inner.time(now_ms),
+                reason,
+                note: note.to_owned(),
+            };
+            let record = Record::Tombstone(TombstoneRecord {
+                hash: *hash,
+                sequence: erasure.sequence,
+                erased_at_ms: erasure.erased_at_ms,
+                reason,
+                note: erasure.note.clone(),
+            });
+            break (self.append(&mut inner, *hash, record)?, erasure);
+        };
+        self.commit_through(ticket)?;
+        Ok(Some(erasure))
+    }
+
+    /// Erases payloads whose time is over, at most `limit` of them, oldest first. Returns which.
+    ///
+    /// # Errors
+    /// As [`erase`](Self::erase).
+    pub fn expire(&self, now_ms: u64, limit: usize) -> Result<Vec<PayloadHash>, StoreError> {
+        let due: Result<Vec<_>, _> = self.index.expired(now_ms).take(limit).collect();
+        let mut erased = Vec::new();
+        for (at_ms, hash) in due? {
+            match self.index.entry(&hash)? {
+                Some(Entry::Live(live)) if live.expires_at_ms == Some(at_ms) => {
+                    self.erase(&hash, ErasureReason::Expired, "", now_ms)?;
+                    erased.push(hash);
+                }
+                _ => self.index.forget_expiry(at_ms, &hash)?,
+            }
+        }
+        Ok(erased)
+    }
+
+    /// Payloads in the order in which they were stored. A payload that gained a box moves to the end.
+    ///
+    /// # Errors
+    /// [`StoreError::OutOfRange`] for `limit`; [`StoreError::Kv`], [`StoreError::Index`].
+    pub fn list(&self, query: &ListQuery) -> Result<Vec<Listed>, StoreError> {
+        let (time, sequence) = query
+            .after
+            .map_or((query.since_ms, 0), |c| (c.time_ms, c.sequence + 1));
+        let listing = match &query.party {
+            None => Listing::All,
+            Some(party) => Listing::Party(party),
+        };
+        let mut listed = Vec::new();
+        let limit = checked_limit(query.limit)?;
+        for step in self.index.steps(listing, time, sequence) {
+            let step = step?;
+            // What was left behind by a payload that moved on, or was erased while unreadable, does not count.
+            let live = matches!(
+                self.index.entry(&step.hash)?,
+                Some(Entry::Live(live)) if live.sequence == step.sequence
+            );
+            if live {
+                listed.push(Listed {
+                    hash: step.hash,
+                    cursor: Cursor {
+                        time_ms: step.time_ms,
+                        sequence: step.sequence,
+                    },
+                });
+            }
+            if listed.len() >= limit {
+                break;
+            }
+        }
+        Ok(listed)
+    }
+
+    /// Erasures in the order in which they happened, behind a cursor.
+    ///
+    /// # Errors
+    /// As [`list`](Self::list).
+    pub fn erasures(
+        &self,
+        after: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Vec<Erasure>, StoreError> {
+        let (time, sequence) = after.map_or((0, 0), |c| (c.time_ms, c.sequence + 1));
+        let steps = self.index.steps(Listing::Erasures, time, sequence);
+        let mut erasures = Vec::new();
+        for step in steps.take(checked_limit(limit)?) {
+            if let Some(Entry::Erased(erasure)) = self.index.entry(&step?.hash)? {
+                erasures.push(erasure);
+            }
+        }
+        Ok(erasures)
+    }
+
+    /// Size of the segment files in bytes.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn size_bytes(&self) -> Result<u64, StoreError> {
+        self.inner.lock().segments.size_bytes()
+    }
+
+    /// Appends a record and returns the ticket to wait for.
+    fn append(
+        &self,
+        inner: &mut Inner,
+        hash: PayloadHash,
+        record: Record,
+    ) -> Result<u64, StoreError> {
+        match inner.segments.append(&record) {
+            Ok(place) => {
+                let ticket = inner.next_ticket;
+                inner.next_ticket += 1;
+                inner.pending.push(Arc::new(Pending {
+                    hash,
+                    record,
+                    place,
+                }));
+                Ok(ticket)
+            }
+            Err(e) => Err(inner.poison_if_fatal(e)),
+        }
+    }
+
+    /// Makes everything up to this ticket durable and enters it into the index. One caller does it for all that wait.
+    fn commit_through(&self, ticket: u64) -> Result<(), StoreError> {
+        let leader = self.commit.lock();
+        let (todo, tail, next_sequence, newest_ms) = {
+            let inner = self.inner.lock();
+            if inner.committed > ticket {
+                return Ok(());
+            }
+            inner.check_poison()?;
+            (
+                inner.pending.clone(),
+                inner.segments.tail(),
+                inner.next_sequence,
+                inner.newest_ms,
+            )
+        };
+        let Some((segment, file, end)) = tail else {
+            return Ok(());
+        };
+        let done = self.commit(&todo, &file, segment, end, next_sequence, newest_ms);
+        let mut inner = self.inner.lock();
+        let noted = done.and_then(|places| {
+            inner.segments.note_synced(segment, end)?;
+            Ok(places)
+        });
+        let places = match noted {
+            Ok(places) => places,
+            Err(e) => return Err(inner.poison_if_fatal(e)),
+        };
+        inner.pending.drain(..todo.len());
+        inner.committed += todo.len() as u64;
+        drop(inner);
+        let blanked = self.blank(&places);
+        drop(leader);
+        blanked.map_err(|e| self.inner.lock().poison_if_fatal(e))
+    }
+
+    fn commit(
+        &self,
+        todo: &[Arc<Pending>],
+        file: &std::fs::File,
+        segment: u64,
+        end: u64,
+        next_sequence: u64,
+        newest_ms: u64,
+    ) -> Result<Vec<Place>, StoreError> {
+        let path = self.inner.lock().segments.path(segment);
+        file.sync_data().map_err(|e| io("sync", &path, &e))?;
+        let mut batch = Batch::new();
+        let mut places = Vec::new();
+        for pending in todo {
+            places.extend(self.enter(&mut batch, &pending.record, pending.place)?);
+        }
+        let mark = Watermark {
+            segment,
+            offset: end,
+            next_sequence,
+            newest_ms,
+        };
+        Index::put_watermark(&mut batch, &mark);
+        self.index.write(batch)?;
+        Ok(places)
+    }
+
+    /// Puts a record into a batch for the index, and says what is to be made blank because of it. Later sequences win, and a
+    /// tombstone wins over all.
+    fn enter(
+        &self,
+        batch: &mut Batch,
+        record: &Record,
+        place: Place,
+    ) -> Result<Option<Place>, StoreError> {
+        let obsolete = match record {
+            Record::Blank => None,
+            Record::Payload(payload) => match self.index.entry(&payload.hash)? {
+                None => {
+                    Index::put_payload(batch, payload, place, None);
+                    None
+                }
+                Some(Entry::Live(live)) if live.place == place => None,
+                Some(Entry::Live(live)) if live.sequence <= payload.sequence => {
+                    let old = self.inner.lock().read_payload(&payload.hash, &live)?;
+                    Index::put_payload(batch, payload, place, Some((&live, old.as_ref())));
+                    Some(live.place)
+                }
+                Some(Entry::Live(_) | Entry::Erased(_)) => Some(place),
+            },
+            Record::Tombstone(tombstone) => match self.index.entry(&tombstone.hash)? {
+                Some(Entry::Live(live)) => {
+                    let old = self.inner.lock().read_payload(&tombstone.hash, &live)?;
+                    Index::put_tombstone(batch, tombstone, Some((&live, old.as_ref())));
+                    Some(live.place)
+                }
+                Some(Entry::Erased(_)) | None => {
+                    Index::put_tombstone(batch, tombstone, None);
+                    None
+                }
+            },
+        };
+        if let Some(place) = obsolete {
+            Index::put_to_blank(batch, place);
+        }
+        Ok(obsolete)
+    }
+
+    /// Overwrites records durably.
+    fn blank(&self, places: &[Place]) -> Result<(), StoreError> {
+        if places.is_empty() {
+            return Ok(());
+        }
+        let mut touched = std::collections::BTreeMap::new();
+        for place in places {
+            let (file, path) = {
+                let inner = self.inner.lock();
+                let segments = &inner.segments;
+                (segments.file(place.segment), segments.path(place.segment))
+            };
+            // A segment that was removed took the record with it.
+            if let Some(file) = file {
+                segment::blank(&file, &path, *place)?;
+                touched.insert(path, file);
+            }
+        }
+        for (path, file) in touched {
+            file.sync_data().map_err(|e| io("sync", &path, &e))?;
+        }
+        self.index.blanked(places)
+    }
+
+    /// Reads the files from the watermark on and enters what the index lacks.
+    fn read_again(&self, mark: Option<Watermark>) -> Result<Vec<DamagedRecord>, StoreError> {
+        let mut found = Vec::new();
+        let mark = mark.unwrap_or_default();
+        let numbers = self.inner.lock().segments.numbers();
+        for number in numbers.into_iter().filter(|n| *n >= mark.segment) {
+            let begin = if number == mark.segment {
+                mark.offset
+            } else {
+                HEADER_BYTES
+            };
+            self.read_segment(number, begin, &mut found)?;
+        }
+        Ok(found)
+    }
+
+    fn read_segment(
+        &self,
+        number: u64,
+        begin: u64,
+        found: &mut Vec<DamagedRecord>,
+    ) -> Result<(), StoreError> {
+        let (file, path, synced, is_last) = {
+            let inner = self.inner.lock();
+            let segments = &inner.segments;
+            let is_last = segments.tail().is_some_and(|(last, _, _)| last == number);
+            let synced = segments.synced_end(number);
+            (
+                segments.file(number),
+                segments.path(number),
+                synced,
+                is_last,
+            )
+        };
+        let Some(file) = file else { return Ok(()) };
+        let mut offset = begin;
+        loop {
+            // Behind the last sync nothing is promised, and pages reach the disk in any order.
+            let cuttable = is_last && offset >= synced;
+            match segment::read_at(&file, &path, number, offset)? {
+                Found::End => return Ok(()),
+                Found::Record { place, record } => {
+                    self.enter_again(&record, place)?;
+                    offset = place.end();
+                }
+                Found::Bad { .. } | Found::Torn { .. } if cuttable => {
+                    return self.inner.lock().segments.cut(offset);
+                }
+                Found::Bad { place, reason } => {
+                    tracing::error!(file = %path.display(), offset, reason, "a stored payload is damaged");
+                    found.push(DamagedRecord {
+                        file: path.clone(),
+                        offset,
+                        reason,
+                    });
+                    offset = place.end();
+                }
+                Found::Torn { reason } => return Err(damaged(&path, offset, reason)),
+            }
+        }
+    }
+
+    fn enter_again(&self, record: &Record, place: Place) -> Result<(), StoreError> {
+        let mut batch = Batch::new();
+        self.enter(&mut batch, record, place)?;
+        let (sequence, time) = match record {
+            Record::Payload(payload) => (payload.sequence, payload.stored_at_ms),
+            Record::Tombstone(tombstone) => (tombstone.sequence, tombstone.erased_at_ms),
+            Record::Blank => (0, 0),
+        };
+        let mut inner = self.inner.lock();
+        inner.next_sequence = inner.next_sequence.max(sequence.saturating_add(1));
+        inner.newest_ms = inner.newest_ms.max(time);
+        let mark = Watermark {
+            segment: place.segment,
+            offset: place.end(),
+            next_sequence: inner.next_sequence,
+            newest_ms: inner.newest_ms,
+        };
+        drop(inner);
+        Index::put_watermark(&mut batch, &mark);
+        self.index.write(batch)
+    }
+}
+
+impl Inner {
+    fn check_poison(&self) -> Result<(), StoreError> {
+        match &self.poison {
+            None => Ok(()),
+            Some(first) => Err(StoreError::Poisoned {
+                first: first.clone(),
+            }),
+        }
+    }
+
+    fn poison_if_fatal(&mut self, error: StoreError) -> StoreError {
+        if error.is_fatal() && self.poison.is_none() {
+            self.poison = Some(error.to_string());
+        }
+        error
+    }
+
+    /// The ticket after which nothing about this payload is pending any more.
+    fn pending_ticket(&self, hash: &PayloadHash) -> Option<u64> {
+        let position = self.pending.iter().rposition(|p| p.hash == *hash)?;
+        Some(self.committed + position as u64)
+    }
+
+    fn take_sequence(&mut self) -> u64 {
+        let sequence = self.next_sequence;
+        self.next_sequence += 1;
+        sequence
+    }
+
+    /// Times never go back, so that nothing is stored before a cursor that someone holds.
+    fn time(&mut self, now_ms: u64) -> u64 {
+        self.newest_ms = self.newest_ms.max(now_ms);
+        self.newest_ms
+    }
+
+    /// The envelope at a place; `None` if it is damaged.
+    fn read_payload(
+        &self,
+        hash: &PayloadHash,
+        live: &Live,
+    ) -> Result<Option<Envelope>, StoreError> {
+        let file = self.segments.file(live.place.segment);
+        let path = self.segments.path(live.place.segment);
+        let read = read_payload(file.as_deref(), &path, hash, live)?;
+        Ok(read.ok().map(|payload| payload.envelope))
+    }
+}
+
+/// The payload at a place, or why it cannot be read.
+fn read_payload(
+    file: Option<&std::fs::File>,
+    path: &Path,
+    hash: &PayloadHash,
+    live: &Live,
+) -> Result<Result<PayloadRecord, String>, StoreError> {
+    let Some(file) = file else {
+        return Ok(Err("the segment file is missing".to_owned()));
+    };
+    let found = segment::read_at(file, path, live.place.segment, live.place.offset)?;
+    Ok(match found {
+        Found::Record { place, record } if place == live.place => match record {
+            Record::Payload(payload)
+                if payload.hash == *hash && payload.sequence == live.sequence =>
+            {
+                Ok(*payload)
+            }
+            Record::Payload(_) | Record::Tombstone(_) | Record::Blank => {
+                Err("another record lies here".to_owned())
+            }
+        },
+        Found::Record { .. } => Err("another record lies here".to_owned()),
+        Found::Bad { reason, .. } => Err(reason),
+        Found::Torn { reason } => Err(reason.to_owned()),
+        Found::End => Err("the file ends before it".to_owned()),
+    })
+}
+
+fn check_watermark(
+    dir: &Path,
+    segments: &Segments,
+    mark: Option<&Watermark>,
+) -> Result<(), StoreError> {
+    let Some(mark) = mark else { return Ok(()) };
+    if !segments.numbers().iter().any(|n| *n >= mark.segment) {
+        return Err(damaged(dir, 0, "segments that the index knows are missing"));
+    }
+    if let Some(file) = segments.file(mark.segment) {
+        let path = segments.path(mark.segment);
+        let length = file.metadata().map_err(|e| io("inspect", &path, &e))?.len();
+        if length < mark.offset {
+            return Err(damaged(
+                &path,
+                length,
+                "records that the index knows are missing",
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn checked_limit(limit: usize) -> Result<usize, StoreError> {
+    if !(1..=LIST_LIMIT_MAX).contains(&limit) {
+        return Err(StoreError::OutOfRange {
+            field: "limit",
+            value: limit as u64,
+            allowed: "1 to 10000",
+        });
+    }
+    Ok(limit)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,558 @@
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use quorate_kv::MemoryKv;
+use tempfile::TempDir;
+
+use super::*;
+use crate::fixtures::{announcement, enclave, name, sealed};
+use crate::{LocalEnclave, PublicKey, Sealed, Suite};
+
+/// Small, so that a few payloads fill several segments.
+const CONFIG: StoreConfig = StoreConfig {
+    segment_bytes: 4096,
+};
+
+struct Fixture {
+    dir: TempDir,
+    kv: Arc<MemoryKv>,
+    store: PayloadStore,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let dir = TempDir::new().unwrap();
+        let kv = Arc::new(MemoryKv::new());
+        let store = PayloadStore::open(dir.path(), kv.clone(), &CONFIG).unwrap();
+        Self { dir, kv, store }
+    }
+
+    fn reopen(&mut self) {
+        self.store = PayloadStore::open(self.dir.path(), self.kv.clone(), &CONFIG).unwrap();
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.dir.path()).unwrap();
+        let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        files
+    }
+
+    fn on_disk(&self, bytes: &[u8]) -> bool {
+        self.files().iter().any(|file| {
+            let content = fs::read(file).unwrap();
+            content.windows(bytes.len()).any(|window| window == bytes)
+        })
+    }
+
+    fn held(&self, hash: &PayloadHash) -> Envelope {
+        match self.store.get(hash).unwrap() {
+            Some(Stored::Held { envelope, .. }) => *envelope,
+            other => panic!("{hash}: {other:?}"),
+        }
+    }
+
+    fn listed(&self, party: Option<PublicKey>) -> Vec<PayloadHash> {
+        let query = ListQuery {
+            party,
+            limit: 1000,
+            ..ListQuery::default()
+        };
+        let listed = self.store.list(&query).unwrap();
+        listed.into_iter().map(|l| l.hash).collect()
+    }
+}
+
+fn payload(to: &[&LocalEnclave], n: u32) -> Sealed {
+    sealed(Suite::Nacl, to, &[n.to_be_bytes(); 100].concat())
+}
+
+#[test]
+fn a_payload_is_stored_once_and_read_as_it_was() {
+    let mut f = Fixture::new();
+    let sealed = payload(&[&enclave()], 1);
+    assert_eq!(f.store.get(&sealed.hash).unwrap(), None);
+    assert_eq!(
+        f.store.put(&sealed.envelope, 50, None).unwrap(),
+        Put::Stored
+    );
+    let size = f.store.size_bytes().unwrap();
+    assert_eq!(f.store.put(&sealed.envelope, 60, None).unwrap(), Put::Known);
+    assert_eq!(f.store.size_bytes().unwrap(), size);
+    for _ in 0..2 {
+        assert_eq!(f.held(&sealed.hash), sealed.envelope);
+        assert!(f.store.holds(&sealed.hash).unwrap());
+        f.reopen();
+    }
+}
+
+#[test]
+fn further_boxes_are_merged_in_and_the_earlier_record_is_overwritten() {
+    let mut f = Fixture::new();
+    let (one, two) = (enclave(), enclave());
+    let sealed = payload(&[&one, &two], 1);
+    let copy = |to| sealed.envelope.copy_for(name(to)).unwrap();
+    assert_eq!(f.store.put(&copy(&one), 1, Some(500)).unwrap(), Put::Stored);
+    assert_eq!(f.store.put(&copy(&two), 2, None).unwrap(), Put::Merged);
+    assert_eq!(f.store.put(&copy(&two), 3, None).unwrap(), Put::Known);
+    for _ in 0..2 {
+        assert_eq!(f.held(&sealed.hash).recipients().count(), 2);
+        assert_eq!(f.listed(None), [sealed.hash]);
+        assert_eq!(f.listed(Some(name(&one))), [sealed.hash]);
+        assert_eq!(f.listed(Some(name(&two))), [sealed.hash]);
+        // One record of the two is blank.
+        let found = fs::read(&f.files()[0]).unwrap();
+        let text = sealed.envelope.ciphertext();
+        let copies = found.windows(text.len()).filter(|w| *w == text).count();
+        assert_eq!(copies, 1);
+        f.reopen();
+    }
+    assert!(matches!(
+        f.store.get(&sealed.hash).unwrap(),
+        Some(Stored::Held {
+            expires_at_ms: Some(500),
+            ..
+        })
+    ));
+}
+
+#[test]
+fn the_same_ciphertext_with_another_header_is_a_conflict() {
+    let f = Fixture::new();
+    let sealed = payload(&[&enclave()], 1);
+    f.store.put(&sealed.envelope, 1, None).unwrap();
+    let mut other = sealed.envelope.clone();
+    other.header.context.chain_id += 1;
+    assert_eq!(
+        f.store.put(&other, 2, None),
+        Err(StoreError::Conflict { hash: sealed.hash })
+    );
+}
+
+#[test]
+fn an_erased_payload_is_gone_from_the_disk_stays_on_record_and_does_not_come_back() {
+    let mut f = Fixture::new();
+    let reader = enclave();
+    let (kept, gone) = (payload(&[&reader], 1), payload(&[&reader], 2));
+    for sealed in [&kept, &gone] {
+        f.store.put(&sealed.envelope, 10, Some(99)).unwrap();
+    }
+    let erasure = f
+        .store
+        .erase(&gone.hash, ErasureReason::Requested, "case 17", 20)
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        (erasure.erased_at_ms, erasure.note.as_str()),
+        (20, "case 17")
+    );
+    for lost_index in [false, true] {
+        assert!(!f.on_disk(&gone.envelope.ciphertext()[..40]));
+        assert!(f.on_disk(&kept.envelope.ciphertext()[..40]));
+        let stored = f.store.get(&gone.hash).unwrap();
+        assert_eq!(stored, Some(Stored::Erased(erasure.clone())));
+        let again = f
+            .store
+            .erase(&gone.hash, ErasureReason::Expired, "", 30)
+            .unwrap();
+        assert_eq!(again, Some(erasure.clone()));
+        assert_eq!(
+            f.store.put(&gone.envelope, 40, None),
+            Err(StoreError::Erased(erasure.clone()))
+        );
+        assert_eq!(f.listed(None), [kept.hash]);
+        assert_eq!(f.listed(Some(name(&reader))), [kept.hash]);
+        assert_eq!(f.store.erasures(None, 10).unwrap(), vec![erasure.clone()]);
+        if lost_index {
+            f.kv = Arc::new(MemoryKv::new());
+        }
+        f.reopen();
+    }
+    assert_eq!(
+        f.store
+            .erase(&payload(&[], 3).hash, ErasureReason::Requested, "", 1),
+        Ok(None)
+    );
+    let long = "a".repeat(513);
+    assert!(
+        f.store
+            .erase(&kept.hash, ErasureReason::Requested, &long, 1)
+            .is_err()
+    );
+    assert_eq!(f.held(&kept.hash), kept.envelope);
+}
+
+#[test]
+fn what_has_expired_is_erased_oldest_first_and_nothing_else() {
+    let f = Fixture::new();
+    let sealed: Vec<_> = (0..4).map(|n| payload(&[], n)).collect();
+    for (sealed, expires) in sealed.iter().zip([Some(300), Some(100), None, Some(200)]) {
+        f.store.put(&sealed.envelope, 1, expires).unwrap();
+    }
+    assert_eq!(f.store.expire(99, 10).unwrap(), []);
+    assert_eq!(f.store.expire(250, 1).unwrap(), [sealed[1].hash]);
+    assert_eq!(f.store.expire(250, 10).unwrap(), [sealed[3].hash]);
+    assert_eq!(f.store.expire(250, 10).unwrap(), []);
+    assert_eq!(f.listed(None), [sealed[0].hash, sealed[2].hash]);
+    let erasures = f.store.erasures(None, 10).unwrap();
+    assert!(erasures.iter().all(|e| e.reason == ErasureReason::Expired));
+    assert_eq!(erasures.len(), 2);
+}
+
+#[test]
+fn listings_go_page_by_page_by_time_and_party_without_gaps() {
+    let f = Fixture::new();
+    let (one, two) = (enclave(), enclave());
+    let mut expected = Vec::new();
+    for n in 0..20u32 {
+        let reader = if n % 3 == 0 { &one } else { &two };
+        let sealed = payload(&[reader], n);
+        // The clock of the machine goes back in between.
+        let now = if n == 10 { 5 } else { u64::from(100 + n) };
+        f.store.put(&sealed.envelope, now, None).unwrap();
+        if n % 3 == 0 {
+            expected.push(sealed.hash);
+        }
+    }
+    let mut seen = Vec::new();
+    let mut query = ListQuery {
+        party: Some(name(&one)),
+        limit: 2,
+        ..ListQuery::default()
+    };
+    loop {
+        let page = f.store.list(&query).unwrap();
+        let Some(last) = page.last() else { break };
+        query.after = Some(last.cursor);
+        seen.extend(page.iter().map(|listed| listed.hash));
+    }
+    assert_eq!(seen, expected);
+    assert_eq!(f.listed(None).len(), 20);
+    let since = ListQuery {
+        since_ms: 115,
+        limit: 100,
+        ..ListQuery::default()
+    };
+    assert_eq!(f.store.list(&since).unwrap().len(), 5);
+    for limit in [0, LIST_LIMIT_MAX + 1] {
+        let query = ListQuery {
+            limit,
+            ..ListQuery::default()
+        };
+        assert!(matches!(
+            f.store.list(&query),
+            Err(StoreError::OutOfRange { field: "limit", .. })
+        ));
+    }
+}
+
+#[test]
+fn an_index_that_was_lost_is_made_anew_from_the_files() {
+    let mut f = Fixture::new();
+    let reader = enclave();
+    let sealed: Vec<_> = (0..30).map(|n| payload(&[&reader], n)).collect();
+    for (n, sealed) in (1..).zip(&sealed) {
+        f.store.put(&sealed.envelope, n, Some(1000 + n)).unwrap();
+    }
+    f.store
+        .erase(&sealed[7].hash, ErasureReason::Requested, "", 50)
+        .unwrap();
+    assert!(f.files().len() > 3);
+    let before = f.kv.entries();
+    f.kv = Arc::new(MemoryKv::new());
+    f.reopen();
+    assert_eq!(f.kv.entries(), before);
+}
+
+#[test]
+fn a_torn_tail_is_cut_and_everything_acknowledged_is_there() {
+    for cut in [1, 5, 9, 200] {
+        let mut f = Fixture::new();
+        let sealed: Vec<_> = (0..3).map(|n| payload(&[], n)).collect();
+        for sealed in &sealed {
+            f.store.put(&sealed.envelope, 1, None).unwrap();
+        }
+        let last = f.files().pop().unwrap();
+        let whole = fs::read(&last).unwrap();
+        // An unfinished record, or a file that grew before its content arrived.
+        for tail in [vec![0x17; cut], vec![0; cut]] {
+            fs::write(&last, [whole.as_slice(), &tail].concat()).unwrap();
+            f.reopen();
+            assert_eq!(fs::read(&last).unwrap().len(), whole.len());
+            for sealed in &sealed {
+                assert_eq!(f.held(&sealed.hash), sealed.envelope);
+            }
+        }
+        let more = payload(&[], 9);
+        f.store.put(&more.envelope, 2, None).unwrap();
+        f.reopen();
+        assert_eq!(f.held(&more.hash), more.envelope);
+    }
+}
+
+#[test]
+fn lost_or_cut_off_files_are_damage_and_not_an_empty_store() {
+    let f = Fixture::new();
+    for n in 0..3 {
+        f.store.put(&payload(&[], n).envelope, 1, None).unwrap();
+    }
+    let last = f.files().pop().unwrap();
+    let whole = fs::read(&last).unwrap();
+    let open = || PayloadStore::open(f.dir.path(), f.kv.clone(), &CONFIG);
+    fs::write(&last, &whole[..whole.len() - 1]).unwrap();
+    assert!(matches!(open(), Err(StoreError::Damaged { .. })));
+    // Also if the index is lost as well: the segment knows how long it was.
+    let lost = PayloadStore::open(f.dir.path(), Arc::new(MemoryKv::new()), &CONFIG);
+    assert!(matches!(lost, Err(StoreError::Damaged { .. })));
+    fs::write(&last, [b"garbage!", &whole[8..]].concat()).unwrap();
+    assert!(matches!(open(), Err(StoreError::Damaged { .. })));
+    for file in f.files() {
+        fs::remove_file(file).unwrap();
+    }
+    assert!(matches!(open(), Err(StoreError::Damaged { .. })));
+}
+
+#[test]
+fn a_damaged_record_is_reported_never_returned_and_replaced_by_the_next_put() {
+    let mut f = Fixture::new();
+    let reader = enclave();
+    let sealed: Vec<_> = (0..3).map(|n| payload(&[&reader], n)).collect();
+    for sealed in &sealed {
+        f.store.put(&sealed.envelope, 1, None).unwrap();
+    }
+    let file = f.files().remove(0);
+    let mut bytes = fs::read(&file).unwrap();
+    let text = &sealed[1].envelope.ciphertext()[..30];
+    let at = bytes.windows(30).position(|w| w == text).unwrap();
+    bytes[at] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    assert!(matches!(
+        f.store.get(&sealed[1].hash),
+        Err(StoreError::Damaged { .. })
+    ));
+    assert_eq!(f.store.verify().unwrap().len(), 1);
+    assert_eq!(f.held(&sealed[0].hash), sealed[0].envelope);
+    // Made anew, the index leaves it out, and says so.
+    let rebuilt = PayloadStore::open(f.dir.path(), Arc::new(MemoryKv::new()), &CONFIG).unwrap();
+    assert_eq!(rebuilt.damaged_at_open().len(), 1);
+    assert_eq!(rebuilt.get(&sealed[1].hash).unwrap(), None);
+    drop(rebuilt);
+
+    assert_eq!(
+        f.store.put(&sealed[1].envelope, 2, None).unwrap(),
+        Put::Merged
+    );
+    assert_eq!(f.store.verify().unwrap(), []);
+    f.reopen();
+    for sealed in &sealed {
+        assert_eq!(f.held(&sealed.hash), sealed.envelope);
+    }
+}
+
+#[test]
+fn a_record_that_was_half_overwritten_when_power_failed_is_overwritten_at_the_next_open() {
+    let mut f = Fixture::new();
+    let gone = payload(&[], 1);
+    f.store.put(&gone.envelope, 1, None).unwrap();
+    let Some(Entry::Live(live)) = f.store.index.entry(&gone.hash).unwrap() else {
+        panic!("not indexed");
+    };
+    let file = f.files().remove(0);
+    let before = fs::read(&file).unwrap();
+    f.store
+        .erase(&gone.hash, ErasureReason::Requested, "", 2)
+        .unwrap();
+    // The second half of the old record is back, and so is the note that it is to be overwritten.
+    let mut torn = fs::read(&file).unwrap();
+    let end = usize::try_from(live.place.end()).unwrap();
+    torn[end - 60..end].copy_from_slice(&before[end - 60..end]);
+    fs::write(&file, torn).unwrap();
+    let mut batch = Batch::new();
+    Index::put_to_blank(&mut batch, live.place);
+    f.store.index.write(batch).unwrap();
+    f.reopen();
+    assert_eq!(f.store.index.to_blank().unwrap(), []);
+    assert_eq!(f.store.verify().unwrap(), []);
+    assert!(!f.on_disk(&before[end - 30..end]));
+}
+
+#[test]
+fn compaction_gives_room_back_and_keeps_payloads_tombstones_and_their_order() {
+    let mut f = Fixture::new();
+    let reader = enclave();
+    let sealed: Vec<_> = (0..40).map(|n| payload(&[&reader], n)).collect();
+    for sealed in &sealed {
+        f.store.put(&sealed.envelope, 1, None).unwrap();
+    }
+    for (n, sealed) in sealed.iter().enumerate() {
+        if n % 4 != 0 {
+            f.store
+                .erase(&sealed.hash, ErasureReason::Requested, "x", 2)
+                .unwrap();
+        }
+    }
+    let (listed, erasures) = (f.listed(None), f.store.erasures(None, 100).unwrap());
+    assert_eq!((listed.len(), erasures.len()), (10, 30));
+    let before = f.store.size_bytes().unwrap();
+    assert!(f.store.compact().unwrap() > before / 3);
+    assert!(f.store.size_bytes().unwrap() < before * 2 / 3);
+    for step in 0..3 {
+        assert_eq!(f.listed(None), listed);
+        assert_eq!(f.listed(Some(name(&reader))), listed);
+        assert_eq!(f.store.erasures(None, 100).unwrap(), erasures);
+        for hash in &listed {
+            assert_eq!(f.held(hash).payload_hash(), *hash);
+        }
+        assert_eq!(f.store.verify().unwrap(), []);
+        if step == 1 {
+            f.kv = Arc::new(MemoryKv::new());
+        }
+        f.reopen();
+    }
+}
+
+#[test]
+fn writers_at_once_all_get_what_they_were_promised() {
+    let f = Fixture::new();
+    let reader = enclave();
+    let shared = payload(&[&reader, &enclave()], 0);
+    let copies = shared.copies();
+    std::thread::scope(|scope| {
+        for thread in 0..4u32 {
+            let (f, reader, copies) = (&f, &reader, &copies);
+            scope.spawn(move || {
+                for n in 0..10 {
+                    let sealed = payload(&[reader], thread * 100 + n);
+                    let put = f.store.put(&sealed.envelope, 1, None).unwrap();
+                    assert_eq!(put, Put::Stored);
+                    assert_eq!(f.held(&sealed.hash), sealed.envelope);
+                    let (_, copy) = &copies[(n % 2) as usize];
+                    f.store.put(copy, 1, None).unwrap();
+                    if n % 3 == 0 {
+                        let reason = ErasureReason::Requested;
+                        f.store.erase(&sealed.hash, reason, "", 2).unwrap().unwrap();
+                        assert!(!f.store.holds(&sealed.hash).unwrap());
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(f.held(&shared.hash).recipients().count(), 2);
+    assert_eq!(f.listed(None).len(), 4 * 6 + 1);
+    assert_eq!(f.store.erasures(None, 100).unwrap().len(), 16);
+    assert_eq!(f.store.verify().unwrap(), []);
+}
+
+/// Random operations, and after each a crash that loses some of the index's last writes, and now and then the whole index. What was
+/// acknowledged must be there, what was erased must be on no disk.
+#[test]
+fn nothing_acknowledged_is_lost_and_nothing_erased_comes_back_whenever_it_crashes() {
+    let readers = [enclave(), enclave()];
+    for seed in 0..12u64 {
+        let mut draw = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut random = |below: u64| {
+            draw ^= draw << 13;
+            draw ^= draw >> 7;
+            draw ^= draw << 17;
+            draw % below
+        };
+        let mut f = Fixture::new();
+        let mut held: BTreeMap<PayloadHash, Envelope> = BTreeMap::new();
+        let mut erased: Vec<Envelope> = Vec::new();
+        let mut all: Vec<Sealed> = Vec::new();
+        for step in 0..40u32 {
+            match random(10) {
+                0..=4 => {
+                    let sealed = payload(&[&readers[0], &readers[1]], step);
+                    let copy = sealed.copies().remove(0).1;
+                    f.store.put(&copy, u64::from(step), None).unwrap();
+                    held.insert(sealed.hash, copy);
+                    all.push(sealed);
+                }
+                5..=6 if !all.is_empty() => {
+                    let sealed = &all[random(all.len() as u64) as usize];
+                    if let Some(known) = held.get_mut(&sealed.hash) {
+                        f.store
+                            .put(&sealed.envelope, u64::from(step), None)
+                            .unwrap();
+                        known.merge(&sealed.envelope).unwrap();
+                    }
+                }
+                7..=8 if !all.is_empty() => {
+                    let hash = all[random(all.len() as u64) as usize].hash;
+                    let reason = ErasureReason::Requested;
+                    f.store.erase(&hash, reason, "", u64::from(step)).unwrap();
+                    erased.extend(held.remove(&hash));
+                }
+                _ => {
+                    f.store.compact().unwrap();
+                }
+            }
+            match random(4) {
+                0 => {
+                    f.kv.crash_by_seed(random(u64::MAX));
+                    f.reopen();
+                }
+                1 if random(4) == 0 => {
+                    f.kv = Arc::new(MemoryKv::new());
+                    f.reopen();
+                }
+                _ => {}
+            }
+            for (hash, envelope) in &held {
+                assert_eq!(f.held(hash), *envelope, "seed {seed}, step {step}");
+            }
+            for envelope in &erased {
+                let found = f.store.get(&envelope.payload_hash()).unwrap();
+                assert!(matches!(found, Some(Stored::Erased(_))));
+                assert!(!f.on_disk(&envelope.ciphertext()[..32]));
+            }
+            assert_eq!(f.listed(None).len(), held.len());
+            assert_eq!(f.store.verify().unwrap(), []);
+        }
+    }
+}
+
+#[test]
+fn after_a_failed_write_of_the_index_the_store_refuses_to_go_on() {
+    let mut f = Fixture::new();
+    let (one, two) = (payload(&[], 1), payload(&[], 2));
+    f.kv.fail_next_write("the disk is gone");
+    let failed = f.store.put(&one.envelope, 1, None).unwrap_err();
+    assert!(failed.is_fatal());
+    f.kv.crash();
+    assert!(matches!(
+        f.store.put(&two.envelope, 1, None),
+        Err(StoreError::Poisoned { .. })
+    ));
+    // Opened again, it has what reached the disk, and repeating the put is safe.
+    f.reopen();
+    assert_eq!(f.store.put(&one.envelope, 1, None).unwrap(), Put::Known);
+    assert_eq!(f.listed(None), [one.hash]);
+}
+
+#[test]
+fn settings_out_of_range_are_refused() {
+    let dir = TempDir::new().unwrap();
+    for segment_bytes in [4095, (1 << 30) + 1] {
+        let config = StoreConfig { segment_bytes };
+        let opened = PayloadStore::open(dir.path(), Arc::new(MemoryKv::new()), &config);
+        assert!(matches!(opened, Err(StoreError::OutOfRange { .. })));
+    }
+}
+
+#[test]
+fn large_boxes_of_the_second_suite_are_stored_as_well() {
+    let f = Fixture::new();
+    let (one, two) = (enclave(), enclave());
+    let sealed = sealed(Suite::Hybrid, &[&one], b"payload");
+    f.store.put(&sealed.envelope, 1, None).unwrap();
+    let held = f.held(&sealed.hash);
+    let resealed = one.reseal_now(held, sealed.envelope.context(), &[announcement(&two)]);
+    assert_eq!(
+        f.store.put(&resealed.unwrap(), 2, None).unwrap(),
+        Put::Merged
+    );
+    assert_eq!(f.listed(Some(name(&two))), [sealed.hash]);
+}
