@@ -117,13 +117,29 @@ fn pauses() {
 
 /// A new node joins three members under load, once through blocks and once through a state snapshot.
 fn catch_up(transfers: u64) {
-    let mut c = Consortium::of(3);
+    let mut c = Consortium::prepared(3);
+    for i in 0..3 {
+        // A short log, so that a new node cannot simply read it.
+        c.configure(i, "trailing_entries = 8192", "trailing_entries = 8");
+        c.start(i);
+    }
+    c.wait_ready();
     let count = transfers.to_string();
-    c.bench(0, &["--count", &count, "--accounts", "10000"]);
+    c.bench(
+        0,
+        &[
+            "--count",
+            &count,
+            "--accounts",
+            "10000",
+            "--recipients",
+            "100000",
+        ],
+    );
     let load = Load::begin(urls(&c, &[0, 1, 2]), ALICE, BOB);
     let height = c.height(0);
 
-    let (_, seconds) = join_and_reach(&mut c, height, &[]);
+    let (_, seconds) = join_and_reach(&mut c, height, &["--set", "sync.snapshot_distance=0"]);
     println!(
         "catch-up from blocks                         {:.0} tx/s ({transfers} transfers in {height} blocks, {seconds:.1} s, under load)",
         transfers as f64 / seconds

@@ -19,7 +19,6 @@ use quorate_pool::{PoolConfig, PoolHandle};
 use quorate_rpc::{AccountSigner, NodeIdentity, RpcContext};
 use quorate_state::StateRead;
 use raft_adapter::{Delivery, LogIndex, RaftHandle, RaftId};
-use secp256k1::SecretKey;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -29,7 +28,7 @@ use crate::join::JoinOptions;
 use crate::membership::{self, MembershipService};
 use crate::monitor::{self, Monitor};
 use crate::network::{self, RaftTransport};
-use crate::seat::{Removal, Seat};
+use crate::seat::Identity;
 use crate::snapshots::{SnapshotMemory, Snapshots};
 use crate::stores::{self, Stores};
 use crate::tasks::Tasks;
@@ -137,61 +136,6 @@ async fn bind(name: &'static str, address: SocketAddr) -> Result<TcpListener, En
         exit: Exit::Network,
         error: anyhow!("{name}: cannot listen on {address}: {e}"),
     })
-}
-
-/// Who this node is.
-struct Identity {
-    key: SecretKey,
-    member: Member,
-    /// Its place, if it was admitted after genesis.
-    seat: Option<Seat>,
-    /// Of its ordering log.
-    log_id: [u8; 16],
-}
-
-impl Identity {
-    fn load(config: &NodeConfig, genesis: &Genesis) -> Result<Self, Ended> {
-        let (path, data_dir) = (&config.node.key_file, &config.node.data_dir);
-        let key = crate::keys::read_node_key(path).map_err(Ended::with(Exit::Configuration))?;
-        let node_id = Sealer::new(key).node_id();
-        let seat = Seat::load(data_dir)
-            .map_err(Ended::with(Exit::DataFolder))?
-            .filter(|seat| seat.node_id == node_id);
-        let members = match &seat {
-            Some(seat) => &seat.members,
-            None => genesis.members(),
-        };
-        let member = members.iter().find(|m| match &seat {
-            Some(seat) => m.raft_id == seat.raft_id,
-            None => m.node_id == node_id,
-        });
-        let member = member.cloned().ok_or_else(|| Ended {
-            exit: Exit::Configuration,
-            error: anyhow!(
-                "node.key_file {}: node id {node_id} is not among the members of genesis (a new node joins a running consortium with \
-                 quorate node --join MEMBER_ADDRESS)",
-                path.display()
-            ),
-        })?;
-        if let Some(removal) = Removal::load(data_dir).map_err(Ended::with(Exit::DataFolder))?
-            && removal.raft_id == member.raft_id
-        {
-            return Err(Ended {
-                exit: Exit::Removed,
-                error: anyhow!(
-                    "member {} was removed from the consortium ({}); a new member begins in a new data folder",
-                    removal.raft_id,
-                    removal.learnt
-                ),
-            });
-        }
-        Ok(Self {
-            key,
-            member,
-            seat,
-            log_id: crate::seat::log_id(data_dir).map_err(Ended::with(Exit::DataFolder))?,
-        })
-    }
 }
 
 async fn serve(start: &Start) -> Result<Outcome, Ended> {

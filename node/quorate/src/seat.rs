@@ -6,9 +6,13 @@ use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow};
-use quorate_chain::{Member, NodeId};
+use quorate_chain::{Genesis, Member, NodeId, Sealer};
+use secp256k1::SecretKey;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+
+use crate::config::NodeConfig;
+use crate::exit::{Ended, Exit};
 
 /// Written when a member admitted this node.
 const SEAT: &str = "seat.json";
@@ -18,6 +22,67 @@ const REMOVED: &str = "removed.json";
 const LOG_ID: &str = "raft/log-id";
 /// The identities of the other members' logs.
 const KNOWN_LOGS: &str = "known-logs.json";
+
+/// Who this node is.
+pub struct Identity {
+    /// Its secret key.
+    pub key: SecretKey,
+    /// Its seat as it was when it was given.
+    pub member: Member,
+    /// Its place, if it was admitted after genesis.
+    pub seat: Option<Seat>,
+    /// Of its ordering log.
+    pub log_id: [u8; 16],
+}
+
+impl Identity {
+    /// From key file, data folder and genesis.
+    ///
+    /// # Errors
+    /// If it is no member, was removed, or a file cannot be read; with the exit code for the supervisor.
+    pub fn load(config: &NodeConfig, genesis: &Genesis) -> Result<Self, Ended> {
+        let (path, data_dir) = (&config.node.key_file, &config.node.data_dir);
+        let key = crate::keys::read_node_key(path).map_err(Ended::with(Exit::Configuration))?;
+        let node_id = Sealer::new(key).node_id();
+        let seat = Seat::load(data_dir)
+            .map_err(Ended::with(Exit::DataFolder))?
+            .filter(|seat| seat.node_id == node_id);
+        let members = match &seat {
+            Some(seat) => &seat.members,
+            None => genesis.members(),
+        };
+        let member = members.iter().find(|m| match &seat {
+            Some(seat) => m.raft_id == seat.raft_id,
+            None => m.node_id == node_id,
+        });
+        let member = member.cloned().ok_or_else(|| Ended {
+            exit: Exit::Configuration,
+            error: anyhow!(
+                "node.key_file {}: node id {node_id} is not among the members of genesis (a new node joins a running consortium with \
+                 quorate node --join MEMBER_ADDRESS)",
+                path.display()
+            ),
+        })?;
+        if let Some(removal) = Removal::load(data_dir).map_err(Ended::with(Exit::DataFolder))?
+            && removal.raft_id == member.raft_id
+        {
+            return Err(Ended {
+                exit: Exit::Removed,
+                error: anyhow!(
+                    "member {} was removed from the consortium ({}); a new member begins in a new data folder",
+                    removal.raft_id,
+                    removal.learnt
+                ),
+            });
+        }
+        Ok(Self {
+            key,
+            member,
+            seat,
+            log_id: crate::seat::log_id(data_dir).map_err(Ended::with(Exit::DataFolder))?,
+        })
+    }
+}
 
 /// A place in the consortium that was given to this node after genesis, and the members at that time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
