@@ -147,19 +147,20 @@ fn catch_up(transfers: u64) {
 
     let (i, seconds) = join_and_reach(&mut c, height, &["--set", "sync.snapshot_distance=1"]);
     let log = c.log(i);
-    let bytes = log.lines().rev().find_map(|line| {
-        line.split("snapshot_bytes=")
-            .nth(1)?
-            .split_whitespace()
-            .next()?
-            .parse::<u64>()
-            .ok()
-    });
-    match bytes {
-        Some(bytes) => println!(
-            "catch-up from a state snapshot               {:.1} MB/s ({:.1} MB, {seconds:.1} s until it follows, under load)",
-            bytes as f64 / 1e6 / seconds,
-            bytes as f64 / 1e6
+    let field = |name: &str| {
+        let line = log
+            .lines()
+            .rev()
+            .find(|line| line.contains("snapshot_bytes="))?;
+        let value = line.split(name).nth(1)?.split_whitespace().next()?;
+        value.parse::<f64>().ok()
+    };
+    match field("snapshot_bytes=").zip(field("seconds=")) {
+        Some((bytes, fetching)) => println!(
+            "catch-up from a state snapshot               {:.1} MB/s ({:.1} MB fetched in {fetching:.2} s; {seconds:.1} s from the start of the \
+             process until it follows, under load)",
+            bytes / 1e6 / fetching,
+            bytes / 1e6
         ),
         None => println!("catch-up from a state snapshot: none was used in {seconds:.1} s"),
     }
