@@ -143,7 +143,7 @@ pub fn call<S: StateRead + ?Sized>(
     Ok(outcome(simulation.run(request, gas)?.result))
 }
 
-fn outcome(result: ExecutionResult) -> CallOutcome {
+pub(crate) fn outcome(result: ExecutionResult) -> CallOutcome {
     let gas_used = result.tx_gas_used();
     let contract_address = result.created_address();
     let (status, output, logs) = match result {

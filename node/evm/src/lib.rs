@@ -9,6 +9,8 @@
 //!                │ system calls of the fork           (the diff makes the child state, the receipts the receipts root)
 //! StateRead ─► call, estimate_gas, create_access_list ─► answer, nothing kept
 //! transaction ─► validate_static ─► admissible under this fork, whatever the state
+//! public and private StateRead ─► execute_private ─► PrivateOutcome { receipt, diff of private state, contracts that took part }
+//!                                 call_private, estimate_private_gas ─► answer, nothing kept
 //! ```
 //!
 //! # You must
@@ -16,11 +18,14 @@
 //! 2. Recover senders before; the sender of a [`RecoveredTransaction`](quorate_chain::RecoveredTransaction) is believed.
 //! 3. Treat [`ExecuteError::State`] and [`ExecuteError::Internal`] as the end of this execution: drop the executor.
 //! 4. Cap the gas of calls with [`CallSettings::gas_cap`]; it is the only limit on their work.
+//! 5. Give [`execute_private`] the public state as of the transaction, its own public effects included, and stop following
+//!    private state on a refusal that is not [final](PrivateRefusal::is_final).
 //!
 //! # It promises
 //! - The same inputs give the same outcome on every member: no clock, no randomness, no order of a hash map.
 //! - A refused transaction ([`ExecuteError::Invalid`]) leaves no trace.
 //! - The difference is exact: only what the block changed, with storage that went away marked as such.
+//! - A private transaction changes private contracts and nothing else; public execution never sees private state.
 //! - Zero base fee and zero gas price are ordinary values under Ethereum's own rules, not a switched-off check.
 //!
 //! # It does not
@@ -31,7 +36,7 @@
 //! Petersburg.
 //!
 //! # Read next
-//! `executor.rs`, `block_state.rs`, `rules.rs`, `call.rs`.
+//! `executor.rs`, `block_state.rs`, `rules.rs`, `call.rs`, `private.rs`.
 
 mod access_list;
 mod block_state;
@@ -43,6 +48,7 @@ mod error;
 mod estimate;
 mod executor;
 mod overrides;
+mod private;
 mod rules;
 
 pub use access_list::{AccessListOutcome, create_access_list};
@@ -52,4 +58,9 @@ pub use error::{CallError, EstimateError, ExecuteError, InvalidTransaction};
 pub use estimate::estimate_gas;
 pub use executor::{BlockExecutor, BlockOutcome, REVERT_DATA_BYTES_MAX, execute_block};
 pub use overrides::{AccountOverride, BlockOverrides, StateOverrides};
+pub use private::{
+    DualState, PrivateAccess, PrivateCall, PrivateEstimateError, PrivateOutcome, PrivateReceipt,
+    PrivateRefusal, RootedState, Touched, affected_root, call_private, contract_digest,
+    estimate_private_gas, execute_private,
+};
 pub use rules::{INIT_CODE_BYTES_MAX, TRANSACTION_GAS_MAX, intrinsic_gas, validate_static};

@@ -5,6 +5,7 @@
 mod blocks;
 mod calls;
 mod contracts;
+mod private;
 mod rules;
 mod vectors;
 mod world;
