@@ -4,6 +4,8 @@ CARGO ?= cargo
 VECTORS ?= $(CURDIR)/../shared/vectors
 STATIC_TARGET := $(shell rustc -vV | sed -n 's/^host: //p')
 ARGS ?=
+SEEDS ?= 10000
+FIRST ?= 0
 
 .PHONY: help
 help: ## Show this list
@@ -30,6 +32,11 @@ test: protoc ## Run all tests (clients and containers are tested where their too
 	else \
 	  $(CARGO) test --workspace --locked; \
 	fi
+
+.PHONY: sim
+sim: protoc ## Search for faults in ordering by simulation (SEEDS=10000 FIRST=0); one line replays a seed that fails
+	$(CARGO) build --release --locked -p raft-adapter-sim
+	target/release/sim --seeds $(SEEDS) --first $(FIRST)
 
 .PHONY: test-vectors
 test-vectors: protoc ## Run published Ethereum test vectors (VECTORS=DIR: any folder or archive folder with such files)
@@ -80,7 +87,7 @@ docs: ## Build the API documentation of all rooms
 
 .PHONY: lines
 lines: ## Count lines per room
-	@for room in proto raft-adapter node/kv node/chain node/state node/evm node/pool node/p2p node/engine node/rpc node/quorate; do \
+	@for room in proto raft-adapter node/kv node/chain node/state node/evm node/pool node/enclave node/p2p node/engine node/rpc node/quorate; do \
 	  printf '%-16s %6d\n' $$room $$(find $$room -name '*.rs' -o -name '*.proto' | xargs cat | wc -l); done
 
 .PHONY: clean

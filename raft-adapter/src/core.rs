@@ -97,6 +97,8 @@ struct PendingWrite {
     ready: Option<u64>,
     /// It holds entries or a manifest, not only term and vote.
     holds_log: bool,
+    /// It holds a term or a vote that no write before it holds.
+    holds_vote: bool,
     /// Index of the manifest it installs.
     snapshot: Option<u64>,
     /// Nothing from this index on may be delivered before.
@@ -152,6 +154,9 @@ impl Core {
                 vote: 0,
                 ..hard_state
             };
+        }
+        if planted!(ForgetVote) {
+            hard_state.vote = 0;
         }
         log.note_commit(hard_state);
         let raft_config = raft::Config {

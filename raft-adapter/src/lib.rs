@@ -51,6 +51,20 @@
 //! `io.rs` (all that goes in and out), `core.rs` with `core/membership.rs`, `member_table.rs`, `log.rs` with `log/record.rs`
 //! (the format), `driver.rs` (the threads). `tests/scenarios` tells what happens to whom in a change.
 
+/// True while the mistake is planted; nothing but `false` in any other build.
+macro_rules! planted {
+    ($bug:ident) => {{
+        #[cfg(feature = "planted-bugs")]
+        {
+            $crate::planted::is_active($crate::planted::PlantedBug::$bug)
+        }
+        #[cfg(not(feature = "planted-bugs"))]
+        {
+            false
+        }
+    }};
+}
+
 mod config;
 mod core;
 mod driver;
@@ -66,10 +80,14 @@ mod log;
 mod member_change;
 mod member_table;
 mod metrics;
+#[cfg(feature = "planted-bugs")]
+mod planted;
 mod random;
 mod status;
 mod watermarks;
 
+#[cfg(feature = "planted-bugs")]
+pub use crate::planted::{PlantedBug, plant};
 pub use crate::{
     config::{Config, ConfigError, ConfigFault},
     core::{Core, receive::DropReason},

@@ -223,7 +223,9 @@ impl Log {
     /// This member acknowledged entries up to `index` and lost some of them; 0: it holds them again.
     pub(crate) fn save_floor(&mut self, index: u64) -> (WriteNumber, LogBatch) {
         let mut staging = Staging::default();
-        self.stage(&mut staging, &Body::Floor(index));
+        if !planted!(ForgetFloor) {
+            self.stage(&mut staging, &Body::Floor(index));
+        }
         self.contents.floor = index;
         self.finish(staging)
     }
@@ -241,7 +243,11 @@ impl Log {
             let what = format!("compaction to {up_to}, cut at {cut}, outside of the log");
             return Err(Fatal::Impossible { what });
         };
-        let membership = self.contents.membership_at(up_to);
+        let membership = if planted!(ManifestWithOldTable) {
+            self.contents.membership_at(self.first())
+        } else {
+            self.contents.membership_at(up_to)
+        };
         let marker = Marker {
             cut_index: cut,
             cut_term,
@@ -379,7 +385,9 @@ impl Log {
                 what: format!("the manifest at {} has no member table", metadata.index),
             });
         };
-        staging.durable_until_then = Some(self.durable().min(metadata.index));
+        // What is committed stays what it is; of the rest, an older entry may be on disk until the manifest is.
+        let settled = self.hard_state().commit.min(metadata.index);
+        staging.durable_until_then = Some(self.durable().min(settled));
         let marker = Marker {
             cut_index: metadata.index,
             cut_term: metadata.term,
@@ -442,6 +450,7 @@ impl Log {
     fn hard_state_to_write(&self) -> HardState {
         let settled = self
             .next_entry
+            .filter(|_| !planted!(CommitOfTornReplacement))
             .map_or(u64::MAX, |next| next.saturating_sub(1));
         let mut hard_state = self.hard_state().clone();
         hard_state.commit = hard_state.commit.min(self.last()).min(settled);
@@ -488,7 +497,7 @@ impl Log {
                 table: Some(Arc::clone(&membership.table)),
             });
         }
-        if self.floor() != 0 {
+        if self.floor() != 0 && !planted!(ForgetFloor) {
             state.push(Body::Floor(self.floor()));
         }
         let state_bytes: u64 = state.iter().map(record::record_bytes).sum();

@@ -134,6 +134,10 @@ impl MemberChange {
         let mut roles_set = BTreeMap::new();
         let mut details_set = BTreeMap::new();
         let mut next_id = table.next_id;
+        if planted!(ReuseId) {
+            let highest = table.members.keys().max().copied().unwrap_or_default();
+            next_id = RaftId(highest.0.saturating_add(1));
+        }
         for step in &self.steps {
             match step {
                 MemberStep::Add { role, details } => {
@@ -249,7 +253,7 @@ impl LoggedChange {
             .edits
             .iter()
             .all(|edit| edit.id != leader || edit.role == MemberRole::Voter);
-        changed > 1 || !leader_stays
+        (changed > 1 && !planted!(ChangeManyWithoutJoint)) || !leader_stays
     }
 
     fn context(&self) -> Vec<u8> {
@@ -296,6 +300,7 @@ impl LoggedChange {
 pub(crate) fn single(id: RaftId, role: MemberRole) -> ConfChangeSingle {
     let change_type = match role {
         MemberRole::Voter => ConfChangeType::AddNode,
+        MemberRole::Learner if planted!(CountLearners) => ConfChangeType::AddNode,
         MemberRole::Learner => ConfChangeType::AddLearnerNode,
         MemberRole::Removed => ConfChangeType::RemoveNode,
     };

@@ -306,7 +306,7 @@ impl MemberTable {
         term: Term,
         change: &LoggedChange,
     ) -> Result<Self, Unfit> {
-        if self.applied(&change.id).is_some() {
+        if self.applied(&change.id).is_some() && !planted!(ApplyTwice) {
             return Err(Unfit::Repeated);
         }
         if self.is_joint() {
@@ -317,7 +317,7 @@ impl MemberTable {
         let mut added = Vec::new();
         for edit in &change.edits {
             if !table.members.contains_key(&edit.id) {
-                if edit.id < table.next_id {
+                if edit.id < table.next_id && !planted!(ReuseId) {
                     return Err(Unfit::UsedId(edit.id));
                 }
                 if edit.role == MemberRole::Removed || edit.details.is_none() {
@@ -325,6 +325,10 @@ impl MemberTable {
                 }
                 added.push(edit.id);
                 table.next_id = RaftId(edit.id.0.saturating_add(1));
+                if planted!(ReuseId) {
+                    table.next_id = table.next_id.max(self.next_id);
+                    table.removed.remove(&edit.id);
+                }
             }
             let member = table.members.entry(edit.id).or_insert(TableMember {
                 role: edit.role,
@@ -342,7 +346,9 @@ impl MemberTable {
             (self.voters().collect(), table.voters().collect());
         if change.joint {
             table.outgoing = voters;
-        } else if voters.symmetric_difference(&next).count() > 1 {
+        } else if voters.symmetric_difference(&next).count() > 1
+            && !planted!(ChangeManyWithoutJoint)
+        {
             return Err(Unfit::NotJoint);
         }
         table.bury_the_removed();

@@ -97,7 +97,7 @@ pub struct Status {
     pub table: Arc<MemberTable>,
     /// This member was removed: it takes no part any more and never will under this id.
     pub removed: bool,
-    /// This member's disk is older than what it acknowledged to a leader: it neither votes nor stands for election
-    /// until its log reaches this entry again.
+    /// This member's disk is older than what it acknowledged to a leader: it neither votes nor stands for election until
+    /// it holds everything up to this entry again and knows it to be committed.
     pub behind_own_promises: Option<LogIndex>,
 }

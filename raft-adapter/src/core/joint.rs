@@ -14,6 +14,7 @@ impl Core {
     pub(super) fn finish_joint(&mut self) {
         let raft = &self.raw.raft;
         if raft.state != StateRole::Leader
+            || planted!(NeverLeaveJoint)
             || raft.has_pending_conf()
             || raft.lead_transferee.is_some()
         {

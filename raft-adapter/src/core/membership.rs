@@ -70,6 +70,9 @@ fn from_older(change: ConfChange) -> ConfChangeV2 {
 /// Empty data is not "nothing": an empty change is how raft-rs leaves a joint state.
 pub(crate) fn change_of(entry: &Entry) -> Option<Option<(ConfChangeV2, Logged)>> {
     let data = entry.data.as_slice();
+    if planted!(SkipEmptyChange) && data.is_empty() {
+        return None;
+    }
     let change = match EntryType::from_i32(entry.entry_type) {
         Some(EntryType::EntryNormal) => return None,
         Some(EntryType::EntryConfChange) => ConfChange::decode(data).ok().map(from_older),
@@ -127,7 +130,9 @@ impl Core {
         ticket: Ticket,
     ) -> Result<Begun, ChangeError> {
         let table = Arc::clone(self.table());
-        if let Some(done) = done(&table, change.id) {
+        if let Some(done) = done(&table, change.id)
+            && !planted!(ApplyTwice)
+        {
             return Ok(Begun::Done(done));
         }
         let raft = &self.raw.raft;
@@ -436,6 +441,7 @@ impl Core {
             write,
             ready: None,
             holds_log: false,
+            holds_vote: false,
             snapshot: None,
             gate,
         });
@@ -496,6 +502,9 @@ impl Core {
 
     /// raft-rs lets a leader go on that its own change removed.
     fn stop_leading_if_removed(&mut self) {
+        if planted!(LeadAfterRemoval) {
+            return;
+        }
         let raft = &mut self.raw.raft;
         if raft.state == StateRole::Leader && !raft.prs().conf().voters().contains(raft.id) {
             let term = raft.term;
@@ -508,7 +517,7 @@ impl Core {
 /// The answer to a change that is in full effect.
 fn done(table: &Arc<MemberTable>, id: ChangeId) -> Option<ChangeDone> {
     let change = table.applied(&id)?;
-    let entered_here = table.is_joint() && change.index == table.index;
+    let entered_here = table.is_joint() && change.index == table.index && !planted!(DoneWhileJoint);
     (!entered_here).then(|| ChangeDone {
         change: change.clone(),
         table: Arc::clone(table),

@@ -1,14 +1,16 @@
 //! A member whose disk is older than its word.
 //!
 //! Restored from a backup, a disk may lack entries that its member acknowledged and votes that it gave. Others count on
-//! them: a vote from here could elect a leader without entries that are committed. So each heartbeat carries, in its
-//! context, how far the leader knows this member's log to reach. A member whose log ends before that remembers the
-//! position durably as its floor, neither votes nor stands for election until its log has reached it, and asks the leader
-//! to start over with it: a rejection with the floor in its context. The leader does, once the floor covers all it ever
-//! counted on. raft-rs alone would take the rejection for an old one and ignore it for ever.
+//! them: a vote from here could elect a leader without entries that are committed. So each heartbeat, and each word to take
+//! over, carries, in its context, how far the leader knows this member's log to reach, and the term of the entry there: an older log may be the
+//! longer one, with entries that were replaced since. A member whose log lacks that entry remembers the position durably as
+//! its floor, neither votes nor stands for election until it knows everything up to there to be committed, and asks the
+//! leader to start over with it: a rejection with the floor in its context. The leader does, once the floor covers all it
+//! ever counted on. raft-rs alone would take the rejection for an old one and ignore it for ever, and take the leader's
+//! word for what is committed, whatever stands there in this log.
 //!
 //! ```text
-//! context of a heartbeat                  acknowledged u64
+//! context of a heartbeat or TimeoutNow    acknowledged u64, its term u64 (0: not known)
 //! context of a request to start over      floor u64
 //! ```
 //!
@@ -35,9 +37,26 @@ pub(super) fn number_in(context: &[u8]) -> Option<Option<u64>> {
     Some(number.filter(|number| *number <= NUMBER_MAX))
 }
 
-/// Puts into a heartbeat how far the member is known to have acknowledged the log.
-pub(super) fn note_acknowledged(message: &mut Message, matched: u64) {
-    message.context = matched.to_le_bytes().to_vec();
+/// What a leader says that its receiver acknowledged: index and term. `None` if it says nothing, `Some(None)` if it
+/// makes no sense.
+pub(super) fn acknowledged_in(context: &[u8]) -> Option<Option<(u64, u64)>> {
+    if context.is_empty() {
+        return None;
+    }
+    let (index, term) = context.split_at_checked(8).unwrap_or_default();
+    let numbers = number_in(index).flatten().zip(number_in(term).flatten());
+    Some(numbers)
+}
+
+/// Leaders say in these how far they know their receiver's log to reach. A member may hear one of the other first.
+pub(super) fn tells_acknowledged(message: &Message) -> bool {
+    message.msg_type == MessageType::MsgHeartbeat as i32
+        || message.msg_type == MessageType::MsgTimeoutNow as i32
+}
+
+/// Puts into a message how far its receiver is known to have acknowledged the log.
+pub(super) fn note_acknowledged(message: &mut Message, matched: u64, term: u64) {
+    message.context = [matched, term].map(u64::to_le_bytes).concat();
 }
 
 impl Core {
@@ -47,21 +66,27 @@ impl Core {
         (floor != 0).then_some(LogIndex(floor))
     }
 
-    /// Compares a heartbeat with what this member holds. What goes on to raft-rs commits nothing that is not here.
+    /// Compares what a leader says of this member with what it holds. What goes on to raft-rs commits nothing that is not
+    /// here.
     pub(super) fn check_promises(
         &mut self,
         message: &mut Message,
         out: &mut Vec<Output>,
     ) -> Result<(), Fatal> {
-        let is_heartbeat = message.msg_type == MessageType::MsgHeartbeat as i32;
-        if !is_heartbeat || message.term < self.raw.raft.term {
+        if !tells_acknowledged(message) || message.term < self.raw.raft.term {
             return Ok(());
         }
-        let acknowledged = number_in(&message.context).flatten().unwrap_or_default();
+        let said = acknowledged_in(&message.context).flatten();
+        let (acknowledged, term) = said.unwrap_or_default();
         message.context.clear();
         let promised = acknowledged.max(message.commit);
-        let last = self.raw.raft.raft_log.last_index();
-        if promised <= last {
+        let raft_log = &self.raw.raft.raft_log;
+        let (last, committed) = (raft_log.last_index(), raft_log.committed);
+        // What is committed here cannot differ. `Err` is for what is compacted, and that was committed.
+        let differs = acknowledged > committed
+            && term != 0
+            && raft_log.term(acknowledged).is_ok_and(|own| own != term);
+        if promised <= last && !differs {
             return Ok(());
         }
         if last == 0 {
@@ -73,32 +98,39 @@ impl Core {
         }
         // The log may differ from the leader's even where it has entries.
         message.commit = 0;
-        self.fall_behind(promised, message, out);
+        let agreed = if differs { committed } else { last };
+        self.fall_behind(promised, agreed, message, out);
         Ok(())
     }
 
-    fn fall_behind(&mut self, promised: u64, message: &Message, out: &mut Vec<Output>) {
+    /// `agreed`: from behind this entry on, the leader is to look for where the logs agree.
+    fn fall_behind(
+        &mut self,
+        promised: u64,
+        agreed: u64,
+        message: &Message,
+        out: &mut Vec<Output>,
+    ) {
         let store = self.raw.store();
         let floor = store.floor().max(promised);
         let raised = floor != store.floor();
-        let raft_log = &self.raw.raft.raft_log;
-        let (last, last_term) = (raft_log.last_index(), raft_log.last_term());
+        let log_term = self.raw.raft.raft_log.term(agreed).unwrap_or_default();
         let request = Message {
             msg_type: MessageType::MsgAppendResponse as i32,
             from: self.config.id.0,
             to: message.from,
             term: message.term,
-            index: last,
+            index: agreed,
             reject: true,
-            reject_hint: last,
-            log_term: last_term,
+            reject_hint: agreed,
+            log_term,
             context: floor.to_le_bytes().to_vec(),
             ..Message::default()
         };
         let (write, batch) = if raised {
             tracing::warn!(
                 floor,
-                last,
+                agreed,
                 "this member's disk is older than what it acknowledged; it does not vote until it caught up"
             );
             self.raw.mut_store().save_floor(floor)
@@ -117,11 +149,12 @@ impl Core {
         }
     }
 
-    /// Ends the abstinence once the log reaches the floor on disk.
+    /// Ends the abstinence once everything up to the floor is committed and on disk. That the log is as long again would
+    /// not do: it may hold entries there that were replaced.
     pub(super) fn reach_floor(&mut self, out: &mut Vec<Output>) {
         let store = self.raw.store();
         let floor = store.floor();
-        if floor == 0 || store.last() < floor || store.durable() < floor {
+        if floor == 0 || self.raw.raft.raft_log.committed < floor || store.durable() < floor {
             return;
         }
         tracing::info!(floor, "this member caught up with what it acknowledged");
@@ -161,6 +194,9 @@ impl Core {
                 holds = message.reject_hint,
                 "a member came back with an older disk; its log is sent again"
             );
+            if planted!(KeepProgressOfOldDisk) {
+                return true;
+            }
             progress.matched = 0;
             progress.become_probe();
             progress.next_idx = message.reject_hint.min(last) + 1;

@@ -3,7 +3,10 @@
 use prost011::Message as _;
 use raft::eraftpb::{Entry, Message, MessageType};
 
-use super::{Core, PendingWrite, old_disk::note_acknowledged};
+use super::{
+    Core, PendingWrite,
+    old_disk::{note_acknowledged, tells_acknowledged},
+};
 use crate::{
     error::Fatal,
     ids::{LogIndex, RaftId, WriteNumber},
@@ -27,26 +30,40 @@ impl Core {
     /// Between `ready` and `advance_append_async` raft-rs must not be touched; nothing here does.
     fn take_turn(&mut self, out: &mut Vec<Output>) -> Result<Vec<Entry>, Fatal> {
         let mut ready = self.raw.ready();
-        // A leader's own: may leave before its disk has the entries (Raft thesis, 10.2.1). Empty on everyone else.
+        let hard_state = ready.hs().cloned();
+        let known = self.raw.store().hard_state();
+        let holds_vote = hard_state
+            .as_ref()
+            .is_some_and(|it| (it.term, it.vote) != (known.term, known.vote));
+        // A leader's own: may leave before its disk has the entries (Raft thesis, 10.2.1). Empty on everyone else. But a
+        // sole voter leads by its own vote alone: until that is durable it could lead again in the same term, with
+        // other entries.
+        let vote_is_durable = !holds_vote && !self.writes.iter().any(|write| write.holds_vote);
+        let vote_is_durable = vote_is_durable || planted!(SoleVoterSpeaksEarly);
+        let mut then_send = Vec::new();
         for mut message in ready.take_messages() {
-            if message.msg_type == MessageType::MsgHeartbeat as i32
+            if tells_acknowledged(&message)
                 && let Some(progress) = self.raw.raft.prs().get(message.to)
             {
-                note_acknowledged(&mut message, progress.matched);
+                let matched = progress.matched;
+                let term = self.raw.raft.raft_log.term(matched).unwrap_or_default();
+                note_acknowledged(&mut message, matched, term);
             }
-            out.push(Output::Send(envelope(&message)));
+            if vote_is_durable {
+                out.push(Output::Send(envelope(&message)));
+            } else {
+                then_send.push(envelope(&message));
+            }
         }
-        let then_send: Vec<_> = ready
-            .take_persisted_messages()
-            .iter()
-            .map(envelope)
-            .collect();
+        then_send.extend(ready.take_persisted_messages().iter().map(envelope));
+        if planted!(SendBeforeSync) {
+            out.extend(then_send.drain(..).map(Output::Send));
+        }
         let snapshot = Some(ready.snapshot())
             .filter(|snapshot| !snapshot.is_empty())
             .cloned();
         let entries = ready.take_entries();
         let committed = ready.take_committed_entries();
-        let hard_state = ready.hs().cloned();
         let number = ready.number();
         let (must_write, in_order) = (ready.must_sync(), !self.writes.is_empty());
         if must_write || (in_order && !then_send.is_empty()) {
@@ -65,6 +82,7 @@ impl Core {
                 write,
                 ready: Some(number),
                 holds_log,
+                holds_vote,
                 snapshot: snapshot_index,
                 gate: snapshot_index.map(LogIndex),
             });
@@ -74,6 +92,9 @@ impl Core {
                 then_send,
             }));
             self.raw.advance_append_async(ready);
+            if planted!(CountOwnUnsynced) {
+                self.raw.on_persist_ready(number);
+            }
         } else {
             // Only the commit index may have moved. Nothing is under way that these messages would depend on.
             self.note_commit(hard_state);

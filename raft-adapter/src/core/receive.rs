@@ -7,7 +7,11 @@ use raft::{
     eraftpb::{Entry, Message, MessageType},
 };
 
-use super::{Core, membership::change_of, old_disk::number_in};
+use super::{
+    Core,
+    membership::change_of,
+    old_disk::{acknowledged_in, number_in},
+};
 use crate::{error::Fatal, ids::RaftId, io::Output, log::snapshot_data};
 
 /// Why a message was dropped.
@@ -28,7 +32,7 @@ pub enum DropReason {
     /// Leadership offered while this member installs a manifest, or a vote asked of it while its disk is older than what
     /// it acknowledged.
     NotReady,
-    /// A vote asked of, or for, a member that was removed.
+    /// A vote asked for a member that was removed, or leadership offered to one.
     Removed,
 }
 
@@ -85,6 +89,11 @@ impl Core {
         }
         let mut message = message;
         self.check_promises(&mut message, out)?;
+        let offered = message.msg_type == MessageType::MsgTimeoutNow as i32;
+        if offered && self.behind_own_promises().is_some() {
+            self.count(DropReason::NotReady);
+            return Ok(());
+        }
         if self.start_over(&mut message) {
             return Ok(());
         }
@@ -98,6 +107,14 @@ impl Core {
         }
         if self.behind_own_promises().is_some() {
             self.pin_vote(sender, term);
+        }
+        #[cfg(feature = "planted-bugs")]
+        if planted!(CommitOldTerms) && self.raw.raft.state == StateRole::Leader {
+            let (index, _) = self.raw.raft.mut_prs().maximal_committed_index();
+            let log = &mut self.raw.raft.raft_log;
+            if index > log.committed && index <= log.last_index() {
+                log.commit_to(index);
+            }
         }
         Ok(())
     }
@@ -134,10 +151,14 @@ impl Core {
             MessageType::MsgRequestVote | MessageType::MsgRequestPreVote
         );
         let offers = asks_for_vote || kind == MessageType::MsgTimeoutNow;
-        if offers && (self.is_removed(self.config.id) || self.is_removed(from)) {
+        // A member that was removed answers those who ask for its vote: it may alone know what they lack, that the
+        // joint configuration is left in which they still need it. Its answer tells them what is committed.
+        let in_vain = kind == MessageType::MsgTimeoutNow && self.is_removed(self.config.id);
+        let silent = planted!(RemovedStaysSilent) && self.is_removed(self.config.id);
+        if in_vain || (offers && (silent || self.is_removed(from))) {
             return Err(DropReason::Removed);
         }
-        if offers && self.behind_own_promises().is_some() {
+        if offers && self.behind_own_promises().is_some() && !planted!(VoteWhileBehind) {
             return Err(DropReason::NotReady);
         }
         let fits = match kind {
@@ -151,10 +172,9 @@ impl Core {
             | MessageType::MsgRequestVoteResponse
             | MessageType::MsgRequestPreVote
             | MessageType::MsgRequestPreVoteResponse
-            | MessageType::MsgHeartbeatResponse
-            | MessageType::MsgTimeoutNow => message.entries.is_empty(),
-            MessageType::MsgHeartbeat => {
-                message.entries.is_empty() && number_in(&message.context) != Some(None)
+            | MessageType::MsgHeartbeatResponse => message.entries.is_empty(),
+            MessageType::MsgHeartbeat | MessageType::MsgTimeoutNow => {
+                message.entries.is_empty() && acknowledged_in(&message.context) != Some(None)
             }
             // Local ones, and those by which a follower would pass work on to its leader: we never forward.
             MessageType::MsgHup

@@ -216,6 +216,9 @@ impl Contents {
             .next_back()
             .map_or(0, |(index, _)| *index);
         self.memberships.retain(|index, _| *index >= at_cut);
+        if planted!(DropChangeAtCompaction) {
+            self.memberships.clear();
+        }
         self.drop_cut();
     }
 

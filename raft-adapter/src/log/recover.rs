@@ -78,6 +78,11 @@ fn make_durable(
     let records = file
         .get(HEADER_BYTES as usize..end as usize)
         .unwrap_or_default();
+    let records = if planted!(TrustTheCache) {
+        &[]
+    } else {
+        records
+    };
     disk.write(segment, HEADER_BYTES, records)
         .map_err(|error| failed(&format!("write log segment {segment} again"), error))?;
     if end < file.len() as u64 {

@@ -75,6 +75,19 @@ impl Storage for Log {
         } else {
             self.membership().1
         };
+        #[cfg(feature = "planted-bugs")]
+        if planted!(ManifestWithoutHistory) {
+            let mut table = crate::member_table::MemberTable::clone(&membership.table);
+            table.recent.clear();
+            return Ok(Snapshot {
+                data: snapshot_data::join(&table, &marker.manifest),
+                metadata: Some(SnapshotMetadata {
+                    conf_state: Some(membership.conf_state.clone()),
+                    index: marker.snapshot_index,
+                    term: marker.snapshot_term,
+                }),
+            });
+        }
         Ok(Snapshot {
             data: snapshot_data::join(&membership.table, &marker.manifest),
             metadata: Some(SnapshotMetadata {

@@ -116,7 +116,9 @@ impl LogWriter {
                 size_bytes,
             } => {
                 // Only the last file may have a torn tail, so the one before must be durable as a whole.
-                self.sync_all()?;
+                if !planted!(BeginFileUnsynced) {
+                    self.sync_all()?;
+                }
                 let outcome = self.disk.create(*segment, header, *size_bytes);
                 outcome.map_err(|error| fault("creating", *segment, &error))
             }
@@ -131,12 +133,20 @@ impl LogWriter {
             }
             DiskOperation::Remove { segment } => {
                 self.removals.insert(*segment);
+                if planted!(RemoveFilesEarly) {
+                    self.removals.remove(segment);
+                    let outcome = self.disk.remove(*segment);
+                    return outcome.map_err(|error| fault("removing", *segment, &error));
+                }
                 Ok(())
             }
         }
     }
 
     fn sync_all(&mut self) -> Result<(), Fatal> {
+        if planted!(SkipBarrier) {
+            self.unsynced.clear();
+        }
         while let Some(segment) = self.unsynced.pop_first() {
             self.disk
                 .sync(segment)

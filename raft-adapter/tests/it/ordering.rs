@@ -210,6 +210,32 @@ fn a_leader_does_not_count_itself_before_its_own_sync() {
 }
 
 #[test]
+fn a_sole_voter_says_nothing_as_a_leader_before_its_own_vote_is_durable() {
+    let learners = vec![RaftId(2)];
+    let configs = [1, 2].map(|id| Config {
+        learners: learners.clone(),
+        ..tight(id, &[1])
+    });
+    let mut group = Group::with(configs.into());
+    while group.status(1).role != Role::Leader {
+        group.step(1, Input::Tick);
+    }
+    let term = group.status(1).term;
+    group.propose(1, "lost");
+    // Whoever took these entries would meet others of the same term, from the same leader, after its crash.
+    assert!(group.net.is_empty(), "{:?}", group.net);
+    group.crash(1);
+    group.start(1).unwrap();
+    assert_eq!(group.elect(), 1);
+    assert_eq!(group.status(1).term, term);
+    group.propose(1, "kept");
+    group.settle();
+    group.tick();
+    group.assert_converged();
+    assert_eq!(group.payloads(), ["kept"]);
+}
+
+#[test]
 fn a_crash_of_the_whole_group_loses_nothing_that_was_committed() {
     let mut group = Group::of(3);
     let leader = group.elect();

@@ -11,6 +11,7 @@ use crate::consortium::workspace;
 const EDGES: &[(&str, &[&str])] = &[
     ("quorate-proto", &[]),
     ("raft-adapter", &[]),
+    ("raft-adapter-sim", &["raft-adapter"]),
     ("quorate-kv", &[]),
     ("quorate-chain", &["quorate-kv"]),
     ("quorate-state", &["quorate-kv", "quorate-chain"]),

@@ -1,0 +1,69 @@
+//! Some hundred seeds of everything, and what makes the search worth its name: it repeats, and it gets everywhere.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test ends by panicking and may say what it saw"
+)]
+
+use raft_adapter_sim::{Campaign, Fault, Options, Situation, run};
+
+/// Too rare for a few hundred seeds; longer searches meet them.
+const RARE: &[Situation] = &[
+    Situation::NoQuorumLeft,
+    Situation::InterruptedRemove,
+    Situation::DamageMetRunning,
+];
+
+#[test]
+fn some_hundred_seeds_hold_and_get_everywhere() {
+    let report = Campaign {
+        first: 0,
+        seeds: 600,
+        threads: 2,
+        template: Options::default(),
+        shrinks: true,
+        stops_early: false,
+    }
+    .run();
+    println!("{report}");
+    assert!(report.failures.is_empty(), "{report}");
+    assert_eq!(report.faults_missing(), []);
+    let missing = report.situations_missing();
+    let missing: Vec<_> = missing.iter().filter(|it| !RARE.contains(it)).collect();
+    assert!(missing.is_empty(), "never met: {missing:?}");
+    assert!(report.acknowledged > 600 * 10 && report.changes > 300);
+}
+
+#[test]
+fn equal_seeds_give_equal_histories_on_any_thread() {
+    for seed in [3, 77, 1234] {
+        let options = Options {
+            trace: true,
+            ..Options::seed(seed)
+        };
+        let here = run(&options);
+        let there = std::thread::scope(|scope| {
+            let twin = scope.spawn(|| run(&options));
+            twin.join().unwrap()
+        });
+        assert_eq!(here.sum, there.sum);
+        assert_eq!(here.history, there.history);
+        assert_eq!(here.counters, there.counters);
+        assert!(here.steps > 500);
+    }
+    assert_ne!(run(&Options::seed(1)).sum, run(&Options::seed(2)).sum);
+}
+
+#[test]
+fn a_kind_that_is_switched_off_does_not_happen() {
+    for seed in 0..10 {
+        let without = Fault::ALL.iter().copied().filter(|it| *it != Fault::Kill);
+        let outcome = run(&Options {
+            without: without.collect(),
+            ..Options::seed(seed)
+        });
+        assert_eq!(outcome.violation, None, "seed {seed}");
+        let kinds: Vec<_> = outcome.counters.faults.keys().copied().collect();
+        assert!(kinds.iter().all(|it| *it == Fault::Kill), "{kinds:?}");
+    }
+}
