@@ -87,6 +87,8 @@ pub struct Core {
     change_outcomes: BTreeMap<&'static str, u64>,
     /// After this nothing is promised any more.
     dead: Option<Fatal>,
+    /// What followed from opening; goes out with the first input.
+    left_from_open: Vec<Output>,
 }
 
 /// A write that is under way.
@@ -159,6 +161,10 @@ impl Core {
             hard_state.vote = 0;
         }
         log.note_commit(hard_state);
+        // The application relies on the log to know the membership of what it applied. If that record was lost to damage, the
+        // entry tells it again.
+        let lost_change = log.next_change().filter(|change| *change <= processed);
+        let processed = lost_change.map_or(processed, |change| change - 1);
         let raft_config = raft::Config {
             id: config.id.0,
             election_tick: config.election_ticks as usize,
@@ -204,8 +210,17 @@ impl Core {
             dropped: BTreeMap::new(),
             refused_proposals: 0,
             dead: None,
+            left_from_open: Vec::new(),
         };
         core.draw_election_timeout();
+        if lost_change.is_some() {
+            let mut out = Vec::new();
+            let drained = core.guarded(|core| core.drain(&mut out));
+            drained.map_err(|error| OpenError::Core {
+                reason: error.to_string(),
+            })?;
+            core.left_from_open = out;
+        }
         Ok(core)
     }
 
@@ -223,6 +238,7 @@ impl Core {
     /// # Errors
     /// As [`Core::step`].
     pub fn accept(&mut self, input: Input, out: &mut Vec<Output>) -> Result<(), Fatal> {
+        out.append(&mut self.left_from_open);
         self.guarded(|core| {
             core.dispatch(input, out)?;
             core.observe(out);

@@ -25,7 +25,7 @@ use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 
 pub use self::writer::LogBatch;
 use self::{
-    contents::{Contents, Membership, Slot, entry_bytes},
+    contents::{Contents, Membership, Slot, entry_bytes, is_change},
     disk::{Disk, SegmentNumber},
     record::{Body, HEADER_BYTES, Marker, SegmentHeader},
     writer::{DiskOperation, fault},
@@ -144,6 +144,11 @@ impl Log {
         &self.membership().1.table
     }
 
+    /// The first membership change in the log that is not in force yet.
+    pub(crate) fn next_change(&self) -> Option<u64> {
+        self.contents.next_change()
+    }
+
     /// The member table at `index`, which must not lie below the first entry.
     pub(crate) fn table_at(&self, index: u64) -> &Arc<MemberTable> {
         &self.contents.membership_at(index).table
@@ -193,6 +198,12 @@ impl Log {
         }
         for entry in entries {
             self.next_entry = Some(entry.index);
+            if is_change(&entry) && !planted!(ForgetCommitBeforeChange) {
+                // A change is proposed when the one before it is known to be committed, and whoever holds it must not
+                // forget that: with a configuration two changes old, it could find a majority of its own.
+                let record = Body::HardState(self.hard_state_to_write());
+                self.stage(&mut staging, &record);
+            }
             self.stage_entry(&mut staging, entry)?;
         }
         self.next_entry = None;

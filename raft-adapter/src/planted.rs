@@ -34,6 +34,8 @@ bugs! {
     TrustTheCache,
     /// The commit index is written ahead of entries that the same write replaces.
     CommitOfTornReplacement,
+    /// A membership change is written without what is known to be committed before it.
+    ForgetCommitBeforeChange,
     /// Records are read whatever their sum says.
     IgnoreRecordSum,
     /// A joint configuration is never left.

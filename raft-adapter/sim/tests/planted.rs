@@ -20,6 +20,7 @@ fn first_seed(bug: PlantedBug) -> u64 {
         PlantedBug::KeepProgressOfOldDisk => 1010,
         PlantedBug::CommitOfTornReplacement => 920,
         PlantedBug::RemovedStaysSilent => 210,
+        PlantedBug::ForgetCommitBeforeChange => 10_008_900,
         _ => 0,
     }
 }

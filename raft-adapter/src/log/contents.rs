@@ -3,12 +3,12 @@
 //! Replay at open and appending afterwards change it by the same methods, so that a restart sees what was written.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
 use bytes::Bytes;
-use raft::eraftpb::{ConfState, Entry, HardState};
+use raft::eraftpb::{ConfState, Entry, EntryType, HardState};
 
 use super::{disk::SegmentNumber, record::Marker};
 use crate::{
@@ -48,6 +48,8 @@ pub(crate) struct Contents {
     at_snapshot: Membership,
     /// Membership by the index from which it is in force, down to the one that was at the cut.
     memberships: BTreeMap<u64, Membership>,
+    /// Indexes of the entries that are membership changes.
+    changes: BTreeSet<u64>,
     /// Details of genesis' members, for records from before there were tables.
     details: BTreeMap<RaftId, Bytes>,
     /// Entries up to here were acknowledged by this member, which lost some of them since; 0: none.
@@ -160,12 +162,16 @@ impl Contents {
             }
         }
         self.slots.push_back(slot);
+        if is_change(&entry) {
+            self.changes.insert(index);
+        }
         self.cached_bytes += entry_bytes(&entry);
         self.cache.push_back(entry);
         true
     }
 
     fn truncate_from(&mut self, index: u64) {
+        self.changes.split_off(&index);
         let keep = usize::try_from(index.saturating_sub(self.base)).unwrap_or(usize::MAX);
         while self.slots.len() > keep {
             self.slots.pop_back();
@@ -191,6 +197,7 @@ impl Contents {
     pub(crate) fn apply_marker(&mut self, marker: Marker) {
         if marker.reset {
             self.slots.clear();
+            self.changes.clear();
             self.cache.clear();
             self.cached_bytes = 0;
             self.memberships.clear();
@@ -237,6 +244,13 @@ impl Contents {
         if self.slots.is_empty() {
             self.base = self.marker.cut_index + 1;
         }
+        self.changes = self.changes.split_off(&self.base);
+    }
+
+    /// The first membership change behind the one that is in force.
+    pub(crate) fn next_change(&self) -> Option<u64> {
+        let (since, _) = self.membership();
+        self.changes.range(since + 1..).next().copied()
     }
 
     pub(crate) fn apply_membership(
@@ -281,6 +295,11 @@ impl Contents {
             .next_back()
             .map_or(&self.at_snapshot, |(_, membership)| membership)
     }
+}
+
+/// Whether an entry changes the membership, readable or not.
+pub(crate) fn is_change(entry: &Entry) -> bool {
+    entry.entry_type != EntryType::EntryNormal as i32
 }
 
 pub(crate) fn entry_bytes(entry: &Entry) -> u64 {

@@ -841,3 +841,35 @@ fn entries_between_the_cut_and_the_manifest_keep_the_membership_they_had() {
         rig = rig.reopen();
     }
 }
+
+#[test]
+fn what_is_committed_before_a_membership_change_is_written_with_it() {
+    let mut rig = Rig::open(FakeDisk::new());
+    rig.append(vec![entry(1, 1)]);
+    // Two changes and what lies between them arrive at once, with word that all of it is committed.
+    let change = |index| Entry {
+        entry_type: raft::eraftpb::EntryType::EntryConfChangeV2 as i32,
+        ..entry(index, 2)
+    };
+    let entries = vec![change(2), entry(3, 2), change(4), entry(5, 2)];
+    let saved = rig.log.save(None, Some(hard_state(2, 5)), entries).unwrap();
+    rig.sync(saved);
+    let rig = rig.reopen();
+    assert_eq!(rig.log.hard_state().commit, 3, "up to the last change");
+    assert_eq!(rig.log.next_change(), Some(2));
+}
+
+#[test]
+fn a_change_that_was_replaced_is_no_change_any_more() {
+    let mut rig = Rig::open(FakeDisk::new());
+    let change = |index, term| Entry {
+        entry_type: raft::eraftpb::EntryType::EntryConfChangeV2 as i32,
+        ..entry(index, term)
+    };
+    rig.append(vec![entry(1, 1), change(2, 1), change(3, 1)]);
+    rig.append(vec![entry(3, 2)]);
+    assert_eq!(rig.log.next_change(), Some(2));
+    rig.append(vec![entry(2, 3)]);
+    assert_eq!(rig.log.next_change(), None);
+    assert_eq!(rig.reopen().log.next_change(), None);
+}
