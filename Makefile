@@ -6,6 +6,12 @@ STATIC_TARGET := $(shell rustc -vV | sed -n 's/^host: //p')
 ARGS ?=
 SEEDS ?= 10000
 FIRST ?= 0
+RUNS ?= 20
+PARALLEL ?= 2
+SECONDS ?= 60
+TARGET ?=
+SANITIZER ?= none
+CARGO_FUZZ := 0.13.2
 
 .PHONY: help
 help: ## Show this list
@@ -38,6 +44,21 @@ test: protoc ## Run all tests (clients and containers are tested where their too
 sim: protoc ## Search for faults in ordering by simulation (SEEDS=10000 FIRST=0); one line replays a seed that fails
 	$(CARGO) build --release --locked -p raft-adapter-sim
 	target/release/sim --seeds $(SEEDS) --first $(FIRST)
+
+.PHONY: fuzz
+fuzz: protoc ## Try bad bytes on every decoder by libFuzzer, on the nightly toolchain (SECONDS=60 each, TARGET=name, SANITIZER=address)
+	@test -x target/tools/bin/cargo-fuzz || \
+	  $(CARGO) install --locked --version $(CARGO_FUZZ) cargo-fuzz --root target/tools --target-dir target/tools/build
+	RUSTUP_TOOLCHAIN=nightly CARGO_PROFILE_RELEASE_LTO=off target/tools/bin/cargo-fuzz build --fuzz-dir node/fuzz \
+	  --target-dir target/fuzz --sanitizer $(SANITIZER) --no-cfg-fuzzing --codegen-units 16 --features libfuzzer libfuzzer
+	target/fuzz/$(STATIC_TARGET)/release/libfuzzer --seconds $(SECONDS) --target "$(TARGET)" --folder target/fuzz/campaign
+
+.PHONY: chaos
+chaos: protoc ## Faults on real processes under load, by seed (RUNS=20 FIRST=0 PARALLEL=2); one line repeats a run that fails
+	$(CARGO) build --locked -p quorate --features fail-points
+	mkdir -p target/chaos && cp target/debug/quorate target/chaos/quorate
+	$(CARGO) build --locked -p quorate-chaos
+	target/debug/chaos --runs $(RUNS) --first $(FIRST) --parallel $(PARALLEL) --binary target/chaos/quorate --out target/chaos/runs
 
 .PHONY: test-vectors
 test-vectors: protoc ## Run published Ethereum test vectors (VECTORS=DIR: any folder or archive folder with such files)
@@ -88,7 +109,7 @@ docs: ## Build the API documentation of all rooms
 
 .PHONY: lines
 lines: ## Count lines per room
-	@for room in proto raft-adapter node/kv node/chain node/state node/evm node/pool node/enclave node/p2p node/engine node/rpc node/quorate; do \
+	@for room in proto raft-adapter node/kv node/chain node/state node/evm node/pool node/enclave node/p2p node/engine node/rpc node/quorate node/chaos; do \
 	  printf '%-16s %6d\n' $$room $$(find $$room -name '*.rs' -o -name '*.proto' | xargs cat | wc -l); done
 
 .PHONY: clean

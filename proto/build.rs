@@ -6,7 +6,12 @@ fn main() -> std::io::Result<()> {
         .bytes(".")
         .file_descriptor_set_path(out.join("quorate_v1.bin"))
         .compile_protos(
-            &["quorate/v1/ledger.proto", "quorate/v1/membership.proto"],
+            &[
+                "quorate/v1/ledger.proto",
+                "quorate/v1/log.proto",
+                "quorate/v1/membership.proto",
+                "quorate/v1/privacy.proto",
+            ],
             &["."],
         )
 }

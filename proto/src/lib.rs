@@ -18,7 +18,7 @@
 //! Convert, validate or contain logic.
 //!
 //! # Read next
-//! `quorate/v1/ledger.proto`, `quorate/v1/membership.proto`, `rich_status.rs`.
+//! `quorate/v1/ledger.proto`, `quorate/v1/membership.proto`, `quorate/v1/privacy.proto`, `rich_status.rs`.
 
 mod rich_status;
 

@@ -96,6 +96,11 @@ fn a_membership_view_keeps_its_field_numbers() {
             outgoing_voter: true,
             connected: true,
             lag: Some(0),
+            enclave_keys: vec![v1::EnclaveKey {
+                key: vec![17].into(),
+                hybrid_digest: vec![18].into(),
+            }],
+            keys_sequence: 19,
         }],
         removed: vec![v1::RemovedMember {
             raft_id: 8,
@@ -118,7 +123,7 @@ fn a_membership_view_keeps_its_field_numbers() {
     assert_eq!(
         hex(&view.encode_to_vec()),
         "0801 1001 1802 2003 2804 3005 \
-         3a15 0806 120107 1a0161 220162 2802 3001 3801 4001 4800 \
+         3a1f 0806 120107 1a0161 220162 2802 3001 3801 4001 4800 5206 0a0111 120112 5813 \
          4208 0808 120109 1a0163 \
          4a0d 080a 100b 180c 22020d0e 2a0164 \
          5208 0a010f 120165 1810"
@@ -148,6 +153,15 @@ fn a_membership_change_keeps_its_field_numbers() {
                 address: "c".into(),
             })),
             step(Step::Remove(5)),
+            step(Step::SetKeys(v1::SetMemberKeys {
+                raft_id: 6,
+                keys: vec![v1::EnclaveKey {
+                    key: vec![7].into(),
+                    hybrid_digest: vec![8].into(),
+                }],
+                sequence: 9,
+                signature: vec![10].into(),
+            })),
         ],
         force: true,
         if_table_index: Some(0),
@@ -155,7 +169,8 @@ fn a_membership_change_keeps_its_field_numbers() {
     assert_eq!(
         hex(&request.encode_to_vec()),
         "0a0101 120d 0a0b 0a0102 120161 1a0162 2001 \
-         1206 1204 0803 1002 1207 1a05 0804 120163 1202 2005 1801 2000"
+         1206 1204 0803 1002 1207 1a05 0804 120163 1202 2005 \
+         1211 2a0f 0806 1206 0a0107 120108 1809 22010a 1801 2000"
             .replace(' ', "")
     );
     let answer = v1::ChangeMembersResponse {
@@ -244,5 +259,109 @@ fn a_membership_fault_and_its_envelope_keep_their_field_numbers() {
     assert_eq!(
         quorate_proto::RichStatus::decode(status.encode_to_vec().as_slice()),
         Ok(status)
+    );
+}
+
+#[test]
+fn a_private_submission_and_its_answer_keep_their_field_numbers() {
+    use v1::acknowledgement_policy::Policy;
+    use v1::submit_private_transaction_request::Transaction;
+    let call = v1::PrivateCall {
+        from: vec![1].into(),
+        to: vec![2].into(),
+        data: vec![3].into(),
+        nonce: Some(4),
+        gas_limit: Some(5),
+        gas_price: vec![6].into(),
+        form: v1::PublicForm::Quorum.into(),
+    };
+    let arguments = |policy| v1::PrivateArguments {
+        private_from: vec![1].into(),
+        private_for: vec!["a".into()],
+        privacy_flag: 2,
+        mandatory_for: vec![vec![3].into()],
+        acknowledgements: Some(v1::AcknowledgementPolicy {
+            policy: Some(policy),
+        }),
+    };
+    let request = v1::SubmitPrivateTransactionRequest {
+        transaction: Some(Transaction::Call(call)),
+        arguments: Some(arguments(Policy::AtLeast(4))),
+        wait: true,
+    };
+    assert_eq!(
+        hex(&request.encode_to_vec()),
+        "0a120a010112010 21a010320042805320106 3802 1a0f0a0101120161180222010 32a021804 2001"
+            .replace(' ', "")
+    );
+    let policies = [
+        Policy::All(true),
+        Policy::Mandatory(true),
+        Policy::AtLeast(7),
+        Policy::Named(v1::PartyKeys {
+            keys: vec![vec![8].into()],
+        }),
+    ]
+    .map(|policy| {
+        let policy = v1::AcknowledgementPolicy {
+            policy: Some(policy),
+        };
+        hex(&policy.encode_to_vec())
+    });
+    assert_eq!(policies, ["0801", "1001", "1807", "22030a0108"]);
+    let signed = v1::SubmitPrivateTransactionRequest {
+        transaction: Some(Transaction::Raw(vec![1].into())),
+        ..v1::SubmitPrivateTransactionRequest::default()
+    };
+    assert_eq!(hex(&signed.encode_to_vec()), "120101");
+    let answer = v1::SubmitPrivateTransactionResponse {
+        hash: vec![1].into(),
+        payload_hash: vec![2].into(),
+        pending: vec![vec![3].into()],
+        commitment: None,
+        receipt: Some(v1::PrivateReceiptResponse {
+            success: true,
+            digest: vec![4].into(),
+            affected: vec![vec![5].into()],
+            ..v1::PrivateReceiptResponse::default()
+        }),
+    };
+    assert_eq!(
+        hex(&answer.encode_to_vec()),
+        "0a0101 120102 1a0103 2a0a 2801 920101049a010105".replace(' ', "")
+    );
+}
+
+#[test]
+fn a_privacy_status_keeps_its_field_numbers() {
+    let status = v1::PrivacyStatus {
+        cursor: 1,
+        head_height: 2,
+        private_state_root: vec![3].into(),
+        private_height: 4,
+        starts_at: 5,
+        waiting: Some(v1::WaitingForPayload {
+            block_height: 1,
+            transaction_hash: vec![2].into(),
+            payload_hash: vec![3].into(),
+            since_ms: 4,
+            reason: "r".into(),
+        }),
+        halted: "h".into(),
+        records: 8,
+        records_erased: 9,
+        complete: true,
+        payloads: 11,
+        payloads_erased: 12,
+        deliveries_pending: 13,
+        alarms: 14,
+        resyncing: true,
+        enclave_version: "v".into(),
+        enclave_error: "e".into(),
+    };
+    assert_eq!(
+        hex(&status.encode_to_vec()),
+        "0801 1002 1a0103 2004 2805 320d08011201021a010320042a0172 3a0168 4008 4809 5001 580b 600c 680d 700e 7801 82010176 8a010165"
+            .replace(' ', "")
     );
 }

@@ -257,6 +257,9 @@ impl Running {
         }
         let mut inputs = std::mem::take(&mut self.feedback);
         let mut released = Vec::new();
+        if !lanes.completions.is_empty() {
+            fail_point!("raft.ready.persisted");
+        }
         for completion in lanes.completions {
             inputs.push(Input::Persisted {
                 write: completion.write,
@@ -324,6 +327,7 @@ impl Running {
         if now < self.next_tick {
             return Ok(());
         }
+        fail_point!("raft.ready.tick");
         let tick = self.runner.tick;
         self.next_tick = (self.next_tick + tick).max(now + tick / 2);
         if let Some(ticks_left) = &mut self.stopping {
@@ -336,21 +340,25 @@ impl Running {
         match output {
             Output::Send(envelope) => self.send(envelope),
             Output::Persist(persist) => {
+                fail_point!("raft.ready.persist");
                 if self.writes.send(persist).is_err() {
                     // It said why before it ended.
                     let reported = self.runner.inbox.take(Instant::now()).fatal;
                     return Err(reported.unwrap_or_else(|| gone("its queue is closed".into())));
                 }
             }
-            Output::Deliver(delivery) => match self.runner.deliveries.try_send(delivery) {
-                Ok(()) => {}
-                Err(TrySendError::Disconnected(_)) if self.stopping.is_some() => {}
-                Err(TrySendError::Disconnected(_)) => return Err(Fatal::ApplicationGone),
-                Err(TrySendError::Full(delivery)) => {
-                    let what = format!("no room for delivery {}", delivery.index());
-                    return Err(Fatal::Impossible { what });
+            Output::Deliver(delivery) => {
+                fail_point!("raft.ready.deliver");
+                match self.runner.deliveries.try_send(delivery) {
+                    Ok(()) => {}
+                    Err(TrySendError::Disconnected(_)) if self.stopping.is_some() => {}
+                    Err(TrySendError::Disconnected(_)) => return Err(Fatal::ApplicationGone),
+                    Err(TrySendError::Full(delivery)) => {
+                        let what = format!("no room for delivery {}", delivery.index());
+                        return Err(Fatal::Impossible { what });
+                    }
                 }
-            },
+            }
             Output::Answer { ticket, answer } => self.answer(ticket, answer),
         }
         Ok(())
@@ -362,6 +370,7 @@ impl Running {
             message,
             snapshot,
         } = envelope;
+        fail_point!("raft.ready.send");
         let delivered = self.runner.transport.send(peer, message);
         if snapshot {
             self.feedback
@@ -374,6 +383,7 @@ impl Running {
     }
 
     fn answer(&mut self, ticket: Ticket, answer: Answer) {
+        fail_point!("raft.ready.answer");
         let heard = match (self.replies.remove(&ticket), answer) {
             (Some(Reply::Propose(reply)), Answer::Propose(outcome)) => reply.send(outcome).is_ok(),
             (Some(Reply::Transfer(reply)), Answer::Transfer(outcome)) => {
@@ -435,7 +445,9 @@ fn log_thread(
             }
             if bytes > 0 {
                 let started = Instant::now();
+                fail_point!("raft.ready.barrier");
                 writer.barrier()?;
+                fail_point!("raft.ready.barrier.done");
                 metrics.barrier(started.elapsed(), bytes);
             }
             inbox.complete(completions);

@@ -61,6 +61,7 @@ pub fn force_new_cluster_on(
     let mut log = Log::open(&config, Arc::clone(&disk))?;
     let mut writer = LogWriter::new(disk);
     let (changes, table) = committed_tables(&log, &config)?;
+    fail_point!("raft.log.force");
     let last = log.last();
     let survivor = config.id;
     let is_member = table

@@ -65,6 +65,21 @@ macro_rules! planted {
     }};
 }
 
+/// A named place where tests of whole processes can make this room wait, panic or fail; see `quorate-fail-points`. Nothing is
+/// left of it without the feature `fail-points`.
+macro_rules! fail_point {
+    ($name:literal) => {
+        #[cfg(feature = "fail-points")]
+        quorate_fail_points::pass($name);
+    };
+    ($name:literal, $failed:expr) => {
+        #[cfg(feature = "fail-points")]
+        if let Some(error) = quorate_fail_points::error($name) {
+            return Err(($failed)(error));
+        }
+    };
+}
+
 mod config;
 mod core;
 mod driver;

@@ -36,6 +36,8 @@ bugs! {
     CommitOfTornReplacement,
     /// A membership change is written without what is known to be committed before it.
     ForgetCommitBeforeChange,
+    /// A refused pre-vote of a member in an older term is not heard.
+    DeafToOlderTerms,
     /// Records are read whatever their sum says.
     IgnoreRecordSum,
     /// A joint configuration is never left.

@@ -234,9 +234,16 @@ fn decode_fields(input: &mut &[u8]) -> alloy_rlp::Result<SealedBlock> {
     if !fields.is_empty() {
         return Err(alloy_rlp::Error::UnexpectedLength);
     }
-    if !block.body.ommers.is_empty() || block.body.withdrawals.is_some_and(|w| !w.is_empty()) {
+    let withdrawals = block.body.withdrawals.as_ref();
+    if !block.body.ommers.is_empty() || withdrawals.is_some_and(|w| !w.is_empty()) {
         return Err(alloy_rlp::Error::Custom(
             "ommers and withdrawals are not allowed",
+        ));
+    }
+    // Otherwise one block would have two encodings.
+    if withdrawals.is_some() != block.header.withdrawals_root.is_some() {
+        return Err(alloy_rlp::Error::Custom(
+            "the list of withdrawals does not go with the header",
         ));
     }
     let hash = block.header.hash_slow();

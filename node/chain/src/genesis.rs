@@ -8,7 +8,7 @@ use alloy_primitives::{Address, B256, Bytes, keccak256};
 use serde::{Deserialize, Serialize};
 
 use crate::header::seal_fork_fields;
-use crate::{ChainSpec, Member, MemberRole};
+use crate::{ChainSpec, Member, MemberRole, PRIVACY_PRECOMPILE};
 
 /// Limits on one block, equal on every member. Gas is limited by genesis `gasLimit`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +32,26 @@ impl Default for BlockLimits {
     }
 }
 
+/// What a genesis without `quorate.privacy`, or with nothing in it, says.
+const PRIVACY_SUITE_DEFAULT: u16 = 1;
+
+/// Private payloads, as all members must read them alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct PrivacySection {
+    /// How payloads are encrypted. 1: NaCl (XSalsa20-Poly1305, X25519), as Tessera does. 2: HPKE with a hybrid of X25519 and
+    /// ML-KEM, against adversaries who keep ciphertexts until they have a quantum computer.
+    pub suite: u16,
+}
+
+impl Default for PrivacySection {
+    fn default() -> Self {
+        Self {
+            suite: PRIVACY_SUITE_DEFAULT,
+        }
+    }
+}
+
 /// The `quorate` section of `genesis.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -41,6 +61,9 @@ pub struct ConsortiumSection {
     /// Limits on one block.
     #[serde(default)]
     pub block_limits: BlockLimits,
+    /// Private payloads. Absent in genesis files that do not care, and then no part of the genesis hash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub privacy: Option<PrivacySection>,
 }
 
 /// Why a genesis file is refused.
@@ -172,6 +195,24 @@ impl Genesis {
                 "must lie between 1024 and 1048576, and not above blockLimits.maxBytes",
             );
         }
+        if let Some(privacy) = consortium.privacy
+            && !matches!(privacy.suite, 1 | 2)
+        {
+            return value(
+                "quorate.privacy.suite",
+                "must be 1 (NaCl, as Tessera) or 2 (post-quantum hybrid)",
+            );
+        }
+        // Markers of private transactions are calls of an address without code, on all members.
+        let precompile = geth.alloc.get(&PRIVACY_PRECOMPILE);
+        if precompile
+            .is_some_and(|account| account.code.as_ref().is_some_and(|code| !code.is_empty()))
+        {
+            return value(
+                "alloc",
+                "code at 0x000000000000000000000000000000000000007a is refused: private transactions are sent to this address",
+            );
+        }
         check_members(&consortium.members)?;
         let spec = ChainSpec::from_config(&geth.config);
         Ok(Self {
@@ -194,6 +235,11 @@ impl Genesis {
     /// Limits on one block.
     pub fn block_limits(&self) -> BlockLimits {
         self.consortium.block_limits
+    }
+
+    /// How private payloads are encrypted in this consortium: 1 or 2, see [`PrivacySection::suite`].
+    pub fn privacy_suite(&self) -> u16 {
+        self.consortium.privacy.unwrap_or_default().suite
     }
 
     /// Gas limit of every block.
@@ -225,14 +271,17 @@ impl Genesis {
     }
 
     /// keccak256 over what the genesis header does not commit to by itself: chain id, fork schedule, block
-    /// limits and the members' ids, keys, organisations and roles. Addresses are left out, so that an
-    /// operator can correct one before the first start.
+    /// limits, the members' ids, keys, organisations and roles, and `privacy` if the file has it. Addresses are left out, so
+    /// that an operator can correct one before the first start.
     pub fn consortium_digest(&self) -> B256 {
         #[derive(Serialize)]
         struct Committed<'a> {
             config: &'a alloy_genesis::ChainConfig,
             limits: BlockLimits,
             members: Vec<(u64, String, &'a str, MemberRole)>,
+            // Left out if absent: the hash of a genesis from before this section stays what it was.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            privacy: Option<PrivacySection>,
         }
         let members = self.consortium.members.iter();
         let committed = Committed {
@@ -248,6 +297,7 @@ impl Genesis {
                     )
                 })
                 .collect(),
+            privacy: self.consortium.privacy,
         };
         // Struct fields serialise in declaration order and maps inside are ordered: the text is canonical.
         keccak256(serde_json::to_vec(&committed).unwrap_or_default())
@@ -298,6 +348,8 @@ fn check_members(members: &[Member]) -> Result<(), GenesisError> {
 
 #[cfg(test)]
 mod tests {
+    use alloy_consensus::EMPTY_ROOT_HASH;
+
     use super::*;
 
     const KEY: &str = "0x0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798";
@@ -329,6 +381,56 @@ mod tests {
         assert_eq!(first.header(B256::ZERO), second.header(B256::ZERO));
     }
 
+    fn with_privacy(section: &str) -> String {
+        genesis(1337, "a:1", "A").replace(
+            "\"quorate\": {",
+            &format!("\"quorate\": {{\"privacy\": {section}, "),
+        )
+    }
+
+    #[test]
+    fn the_genesis_hash_binds_the_privacy_suite_only_if_the_file_names_it() {
+        let old = genesis(1337, "a:1", "A");
+        let header = Genesis::parse(&old).unwrap().header(EMPTY_ROOT_HASH);
+        // What `quorate init` said of this file before there was such a section.
+        let before = "0xad7828a914117787c8108c2ea76386192ff2ac2e929a2c72406883ecab07f242";
+        assert_eq!(header.hash_slow().to_string(), before);
+        let suite = |json: &str| Genesis::parse(json).unwrap().privacy_suite();
+        assert_eq!(suite(&old), 1);
+        let named = with_privacy("{\"suite\": 1}");
+        let hybrid = with_privacy("{\"suite\": 2}");
+        assert_eq!((suite(&named), suite(&hybrid)), (1, 2));
+        assert_eq!(suite(&with_privacy("{}")), 1);
+        assert_eq!(hash(&named), hash(&with_privacy("{}")));
+        let hashes: BTreeSet<B256> = [&old, &named, &hybrid].map(|json| hash(json)).into();
+        assert_eq!(hashes.len(), 3);
+        // Writing and reading adds no section and loses none.
+        for json in [old, named, hybrid] {
+            let written = Genesis::parse(&json).unwrap().to_json().to_string();
+            assert_eq!(hash(&written), hash(&json));
+        }
+    }
+
+    #[test]
+    fn the_privacy_precompile_has_a_balance_at_most() {
+        let alloc = |account: &str| {
+            let accounts =
+                format!("\"alloc\": {{\"0x000000000000000000000000000000000000007a\": {account}}}");
+            Genesis::parse(&genesis(1337, "a:1", "A").replace("\"alloc\": {}", &accounts))
+        };
+        for allowed in [
+            r#"{"balance": "0x5"}"#,
+            r#"{"balance": "0x5", "code": "0x"}"#,
+        ] {
+            assert!(alloc(allowed).is_ok());
+        }
+        let refused = alloc(r#"{"balance": "0x0", "code": "0x00"}"#).unwrap_err();
+        assert!(matches!(
+            refused,
+            GenesisError::Value { field: "alloc", .. }
+        ));
+    }
+
     #[test]
     fn faults_name_the_field() {
         let cases = [
@@ -349,6 +451,9 @@ mod tests {
                 genesis(1337, "a:1", "A").replace("quorate", "quorum"),
                 "\"quorate\": missing",
             ),
+            (with_privacy(r#"{"suite": 3}"#), "quorate.privacy.suite"),
+            (with_privacy(r#"{"suite": 0}"#), "quorate.privacy.suite"),
+            (with_privacy(r#"{"suites": 1}"#), "unknown field"),
             ("{]".to_string(), "does not parse"),
             ("[]".to_string(), "one JSON object"),
         ];

@@ -259,6 +259,7 @@ impl BlockStore {
     /// Scans the segments from the last indexed block on. If the index and the segments disagree (one of
     /// them was restored or lost), the index is made anew from the segments.
     fn recover(&self) -> Result<(), StoreError> {
+        fail_point!("blocks.recover");
         let mut start = self.index.last()?;
         let base = self.base();
         if let Some((height, place)) = start {

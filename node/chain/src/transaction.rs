@@ -8,6 +8,8 @@ use alloy_primitives::{Address, B256, Bytes, Signature, U256, keccak256};
 use secp256k1::ecdsa::{RecoverableSignature, RecoveryId};
 use secp256k1::{Message, SECP256K1};
 
+use crate::private::signing_hash;
+
 /// A signed Ethereum transaction of any type that this chain knows (EIP-2718), without blobs.
 pub type Transaction = EthereumTxEnvelope<TxEip4844>;
 
@@ -70,12 +72,12 @@ struct Inner {
 }
 
 impl RecoveredTransaction {
-    /// Checks the signature (low `s`) and recovers the sender: about 40 microseconds.
+    /// Checks the signature (low `s`) over the [`signing_hash`] and recovers the sender: about 40 microseconds.
     ///
     /// # Errors
     /// [`TransactionError::HighS`] or [`TransactionError::InvalidSignature`].
     pub fn recover(transaction: Transaction) -> Result<Self, TransactionError> {
-        let sender = recover_signer(transaction.signature(), transaction.signature_hash())?;
+        let sender = recover_signer(transaction.signature(), signing_hash(&transaction))?;
         Ok(Self::with_sender(transaction, sender))
     }
 

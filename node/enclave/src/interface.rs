@@ -8,7 +8,10 @@ use futures::future::BoxFuture;
 use sha3::{Digest as _, Sha3_512};
 use zeroize::Zeroizing;
 
-use crate::{EnclaveError, Envelope, GroupId, KeyAnnouncement, PublicKey, Suite};
+use crate::{
+    EnclaveError, Envelope, GroupId, KeyAnnouncement, PublicKey, RecogniseRequest, Recognised,
+    Suite, TAG_BYTES, TagRequest,
+};
 
 /// A node's compressed secp256k1 public key.
 pub type NodeKey = FixedBytes<33>;
@@ -256,6 +259,26 @@ pub trait Enclave: Send + Sync + fmt::Debug {
         context: Context,
         recipients: Vec<KeyAnnouncement>,
     ) -> BoxFuture<'_, Result<Envelope, EnclaveError>>;
+
+    /// Makes the tags by which parties recognise a public transaction: one for every party named, in that order. See the module
+    /// `tag` for what they are; padding and shuffling them is the caller's business.
+    ///
+    /// # Errors
+    /// [`EnclaveError::Refused`] names the key or number that cannot be used; the others say that the enclave could not be asked.
+    fn tags(
+        &self,
+        request: TagRequest,
+    ) -> BoxFuture<'_, Result<Vec<[u8; TAG_BYTES]>, EnclaveError>>;
+
+    /// Says whether one of these tags is for a key held here, retired ones among them. `None` is the enclave's answer that it is no
+    /// party, as far as the senders that it was given go.
+    ///
+    /// # Errors
+    /// As [`tags`](Enclave::tags). An error is no answer.
+    fn recognise(
+        &self,
+        request: RecogniseRequest,
+    ) -> BoxFuture<'_, Result<Option<Recognised>, EnclaveError>>;
 
     /// Whether it answers.
     ///

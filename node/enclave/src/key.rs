@@ -123,6 +123,11 @@ impl HybridKey {
     pub fn as_bytes(&self) -> &[u8; HYBRID_KEY_BYTES] {
         &self.0
     }
+
+    /// SHA3-256 of the bytes: what stands for the key where it has no room.
+    pub fn digest(&self) -> B256 {
+        B256::from_slice(&Sha3_256::digest(self.0.as_slice()))
+    }
 }
 
 impl fmt::Debug for HybridKey {

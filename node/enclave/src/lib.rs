@@ -1,7 +1,7 @@
 //! Private payloads: who may read them, how they are encrypted, where they lie, and who still has to receive them.
 //!
 //! # What it is
-//! The [`Enclave`] interface (seal, open, reseal, list public keys), behind which private keys live and never leave, with
+//! The [`Enclave`] interface (seal, open, reseal, make and recognise tags, list public keys), behind which private keys live and never leave, with
 //! two implementations: [`LocalEnclave`] in this process and [`RemoteEnclave`], the client of the `quorate-enclave` binary.
 //! Around it: the [`Envelope`] that travels, the [`PayloadStore`] that keeps envelopes, the [`Outbox`] that remembers
 //! deliveries, and [`PrivacyGroups`]. Nothing here opens a connection between nodes or runs a contract.
@@ -14,10 +14,13 @@
 //!                  PayloadStore::put           │                Outbox::enqueue, then the caller's network
 //!                                              ▼
 //! envelope + context ──► Enclave::open ──► Opened { payload, as_recipient, sender } | NotForUs | an error
+//! hash + parties     ──► Enclave::tags ──► one tag per party, in the public transaction
+//! hash + tags        ──► Enclave::recognise ──► for this key of ours | for none of them | an error
 //! ```
 //!
 //! # You must
-//! 1. Treat every `Err` of an [`Enclave`] as "not known yet". Only [`Opening::NotForUs`] means that this node is no party.
+//! 1. Treat every `Err` of an [`Enclave`] as "not known yet". Only [`Opening::NotForUs`], and `None` of [`Enclave::recognise`] with
+//!    every possible sender named, mean that this node is no party.
 //! 2. Send [`Sealed::copies`] to recipients and keep the complete envelope: it names every recipient.
 //! 3. Sign envelopes before they leave and call [`Envelope::verify_signature`] on those that arrive: suite 2 proves the
 //!    sender by that signature alone.
@@ -59,6 +62,7 @@ mod remote;
 mod server;
 mod store;
 mod suite;
+mod tag;
 mod wire;
 
 pub use envelope::{DecodeError, Envelope, NodeSignature, SignatureError};
@@ -85,3 +89,4 @@ pub use store::{
     NOTE_BYTES_MAX, PayloadStore, Put, StoreConfig, StoreError, Stored,
 };
 pub use suite::Suite;
+pub use tag::{RecogniseRequest, Recognised, SENDERS_MAX, TAG_BYTES, TagRequest};

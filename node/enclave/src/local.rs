@@ -6,7 +6,11 @@ use futures::future::BoxFuture;
 use parking_lot::RwLock;
 
 use crate::interface::{Context, Enclave, Health, Opened, Opening, SealRequest, Sealed};
-use crate::{EnclaveError, Envelope, KeyAnnouncement, KeyRing, Refusal, Suite, suite};
+use crate::tag::{self, SharedSecrets};
+use crate::{
+    EnclaveError, Envelope, KeyAnnouncement, KeyRing, RecogniseRequest, Recognised, Refusal, Suite,
+    TAG_BYTES, TagRequest, suite,
+};
 
 /// Payloads above this size are worked on by a thread that may block: a few milliseconds of cipher otherwise hold up a thread
 /// that serves many.
@@ -16,25 +20,41 @@ const INLINE_BYTES_MAX: usize = 256 * 1024;
 /// callers that have a thread of their own.
 #[derive(Debug, Clone)]
 pub struct LocalEnclave {
-    keys: Arc<RwLock<Arc<KeyRing>>>,
+    keys: Arc<RwLock<Arc<Keys>>>,
+}
+
+/// Keys, and what was computed from them: exchanged together, so that nothing outlives a key that was taken away.
+#[derive(Debug)]
+struct Keys {
+    ring: KeyRing,
+    secrets: SharedSecrets,
+}
+
+impl Keys {
+    fn new(ring: KeyRing) -> Arc<Self> {
+        Arc::new(Self {
+            ring,
+            secrets: SharedSecrets::default(),
+        })
+    }
 }
 
 impl LocalEnclave {
     /// An enclave with these keys.
     pub fn new(keys: KeyRing) -> Self {
         Self {
-            keys: Arc::new(RwLock::new(Arc::new(keys))),
+            keys: Arc::new(RwLock::new(Keys::new(keys))),
         }
     }
 
     /// Exchanges the keys, after a rotation. Calls under way end with the old ones, which are wiped after the last of them.
     pub fn replace_keys(&self, keys: KeyRing) {
-        *self.keys.write() = Arc::new(keys);
+        *self.keys.write() = Keys::new(keys);
     }
 
     /// As [`Enclave::public_keys`].
     pub fn public_keys_now(&self) -> Vec<KeyAnnouncement> {
-        self.ring().announcements()
+        self.held().ring.announcements()
     }
 
     /// As [`Enclave::seal`].
@@ -42,8 +62,8 @@ impl LocalEnclave {
     /// # Errors
     /// As there.
     pub fn seal_now(&self, request: &SealRequest) -> Result<Sealed, EnclaveError> {
-        let ring = self.ring();
-        let sender = ring.sender(request.sender.as_ref());
+        let held = self.held();
+        let sender = held.ring.sender(request.sender.as_ref());
         let sender = sender.ok_or(match request.sender {
             Some(key) => Refusal::UnknownSender { key },
             None => Refusal::NoKeys,
@@ -61,8 +81,8 @@ impl LocalEnclave {
         context: &Context,
     ) -> Result<Opening, EnclaveError> {
         check_context(envelope, context)?;
-        let ring = self.ring();
-        for identity in ring.every() {
+        let held = self.held();
+        for identity in held.ring.every() {
             if let Some(wrapped) = envelope.box_of(&identity.public()) {
                 let key = suite::unwrap(envelope, identity, wrapped)?;
                 return Ok(Opening::Opened(Opened {
@@ -89,10 +109,11 @@ impl LocalEnclave {
         if recipients.is_empty() {
             return Err(Refusal::NoRecipients.into());
         }
-        let ring = self.ring();
+        let held = self.held();
         // The sender's own key first: its boxes need no nonce of their own.
         let sender = envelope.sender();
-        let identity = ring
+        let identity = held
+            .ring
             .every()
             .filter(|identity| envelope.box_of(&identity.public()).is_some())
             .max_by_key(|identity| identity.public() == sender)
@@ -107,16 +128,37 @@ impl LocalEnclave {
         Ok(envelope)
     }
 
+    /// As [`Enclave::tags`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn tags_now(&self, request: &TagRequest) -> Result<Vec<[u8; TAG_BYTES]>, EnclaveError> {
+        let held = self.held();
+        Ok(tag::tags(&held.ring, &held.secrets, request)?)
+    }
+
+    /// As [`Enclave::recognise`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn recognise_now(
+        &self,
+        request: &RecogniseRequest,
+    ) -> Result<Option<Recognised>, EnclaveError> {
+        let held = self.held();
+        Ok(tag::recognise(&held.ring, &held.secrets, request)?)
+    }
+
     /// As [`Enclave::health`].
     pub fn health_now(&self) -> Health {
         Health {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            keys: u32::try_from(self.ring().len()).unwrap_or(u32::MAX),
+            keys: u32::try_from(self.held().ring.len()).unwrap_or(u32::MAX),
             suites: Suite::ALL.to_vec(),
         }
     }
 
-    fn ring(&self) -> Arc<KeyRing> {
+    fn held(&self) -> Arc<Keys> {
         Arc::clone(&self.keys.read())
     }
 
@@ -177,6 +219,26 @@ impl Enclave for LocalEnclave {
         Box::pin(self.run(bytes, move |enclave| {
             enclave.reseal_now(envelope, &context, &recipients)
         }))
+    }
+
+    fn tags(
+        &self,
+        request: TagRequest,
+    ) -> BoxFuture<'_, Result<Vec<[u8; TAG_BYTES]>, EnclaveError>> {
+        Box::pin(async move { self.tags_now(&request) })
+    }
+
+    fn recognise(
+        &self,
+        request: RecogniseRequest,
+    ) -> BoxFuture<'_, Result<Option<Recognised>, EnclaveError>> {
+        // Thousands of senders that are not known yet take a while, once.
+        let bytes = if request.senders.len() > 256 {
+            usize::MAX
+        } else {
+            0
+        };
+        Box::pin(self.run(bytes, move |enclave| enclave.recognise_now(&request)))
     }
 
     fn health(&self) -> BoxFuture<'_, Result<Health, EnclaveError>> {

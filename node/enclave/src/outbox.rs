@@ -6,6 +6,8 @@
 //!                ▲                                         ├─ refused ───────► Refused
 //!                └──── after a growing pause ◄── failed ───┘  (or nothing: due again after the lease)
 //! ```
+//! Or `enter` instead of `enqueue`, once the first attempts were made and their outcomes are known.
+//!
 //! Keys begin with `eo/`; numbers in them are big-endian:
 //!
 //! ```text
@@ -15,7 +17,7 @@
 //! n | node | hash                  → nothing: pending ones by node
 //! ```
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -280,15 +282,7 @@ impl Outbox {
             });
         }
         let mut batch = Batch::new();
-        let (kind, k) = match policy {
-            AckPolicy::All => (0u8, 0),
-            AckPolicy::Named(_) => (1, 0),
-            AckPolicy::KOfN(k) => (2, *k),
-        };
-        let mut value = vec![kind];
-        value.extend_from_slice(&k.to_be_bytes());
-        value.extend_from_slice(&now_ms.to_be_bytes());
-        batch.put(key(b's', &[hash.as_bytes()]), value);
+        batch.put(key(b's', &[hash.as_bytes()]), policy_value(policy, now_ms));
         for node in nodes {
             let delivery = Delivery {
                 hash: *hash,
@@ -304,6 +298,63 @@ impl Outbox {
         }
         self.kv.write(batch)?;
         *pending = more;
+        // Others go on while the disk syncs.
+        drop(pending);
+        Ok(self.kv.barrier()?)
+    }
+
+    /// Enters what came of a payload's first deliveries, durably: those that are pending are due at once. For a sender that
+    /// delivers before it makes entries, so that nothing is entered for a payload which it gives up. Of a payload that is here
+    /// already, the policy is replaced, further nodes are added, and an acknowledgement stays one.
+    ///
+    /// # Errors
+    /// As [`enqueue`](Self::enqueue).
+    pub fn enter(
+        &self,
+        hash: &PayloadHash,
+        outcomes: &BTreeMap<NodeKey, (DeliveryState, String)>,
+        policy: &AckPolicy,
+        now_ms: u64,
+    ) -> Result<(), OutboxError> {
+        check_policy(&outcomes.keys().copied().collect(), policy)?;
+        let mut pending = self.pending.lock();
+        let old: BTreeMap<_, _> = self
+            .deliveries(hash)?
+            .into_iter()
+            .map(|delivery| (delivery.node, delivery))
+            .collect();
+        let mut batch = Batch::new();
+        batch.put(key(b's', &[hash.as_bytes()]), policy_value(policy, now_ms));
+        let (mut more, mut fewer) = (0u64, 0u64);
+        for (node, (state, reason)) in outcomes {
+            let old = old.get(node);
+            if old.is_some_and(|old| old.state == DeliveryState::Acknowledged) {
+                continue;
+            }
+            more += u64::from(*state == DeliveryState::Pending);
+            fewer += u64::from(old.is_some_and(|old| old.state == DeliveryState::Pending));
+            let delivery = Delivery {
+                hash: *hash,
+                node: *node,
+                state: *state,
+                named: matches!(policy, AckPolicy::Named(named) if named.contains(node)),
+                attempts: old.map_or(0, |old| old.attempts).saturating_add(1),
+                next_at_ms: now_ms,
+                changed_at_ms: now_ms,
+                reason: shortened(reason),
+            };
+            put(&mut batch, old, &delivery);
+        }
+        let after = pending.saturating_add(more).saturating_sub(fewer);
+        if more > fewer && after > self.config.pending_max {
+            return Err(OutboxError::Full {
+                pending: *pending,
+                max: self.config.pending_max,
+            });
+        }
+        self.kv.write(batch)?;
+        *pending = after;
+        drop(pending);
         Ok(self.kv.barrier()?)
     }
 
@@ -566,6 +617,18 @@ impl Outbox {
             _ => Err(OutboxError::Damaged { entry: "s" }),
         }
     }
+}
+
+fn policy_value(policy: &AckPolicy, now_ms: u64) -> Vec<u8> {
+    let (kind, k) = match policy {
+        AckPolicy::All => (0u8, 0),
+        AckPolicy::Named(_) => (1, 0),
+        AckPolicy::KOfN(k) => (2, *k),
+    };
+    let mut value = vec![kind];
+    value.extend_from_slice(&k.to_be_bytes());
+    value.extend_from_slice(&now_ms.to_be_bytes());
+    value
 }
 
 fn check_policy(nodes: &BTreeSet<NodeKey>, policy: &AckPolicy) -> Result<(), OutboxError> {

@@ -14,6 +14,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
 use tonic::{Code, Response, Status};
 
 use crate::interface::{Context, Enclave, Health, Opening, SealRequest, Sealed};
+use crate::tag::{RecogniseRequest, Recognised, TAG_BYTES, TagRequest};
 use crate::wire::{self, MESSAGE_BYTES_MAX, proto};
 use crate::{EnclaveError, Envelope, KeyAnnouncement, Refusal};
 use proto::enclave_client::EnclaveClient;
@@ -358,6 +359,53 @@ impl Enclave for RemoteEnclave {
                 return Err(self.protocol("an envelope that was not asked for"));
             }
             Ok(resealed)
+        })
+    }
+
+    fn tags(
+        &self,
+        request: TagRequest,
+    ) -> BoxFuture<'_, Result<Vec<[u8; TAG_BYTES]>, EnclaveError>> {
+        Box::pin(async move {
+            use proto::tags_response::Outcome;
+            let message = wire::to_tag_request(&request);
+            let answer = self
+                .call(async |mut client| client.tags(message).await)
+                .await?;
+            let tags = match answer.outcome {
+                Some(Outcome::Tags(tags)) => tags.tags,
+                Some(Outcome::Refusal(refusal)) => return Err(self.refused(refusal)),
+                None => return Err(self.protocol("an empty answer")),
+            };
+            let (tags, rest) = tags.as_chunks::<TAG_BYTES>();
+            if tags.len() != request.parties.len() || !rest.is_empty() {
+                return Err(self.protocol("tags that were not asked for"));
+            }
+            Ok(tags.to_vec())
+        })
+    }
+
+    fn recognise(
+        &self,
+        request: RecogniseRequest,
+    ) -> BoxFuture<'_, Result<Option<Recognised>, EnclaveError>> {
+        Box::pin(async move {
+            use proto::recognise_response::Outcome;
+            let message = wire::to_recognise_request(&request);
+            let answer = self
+                .call(async |mut client| client.recognise(message).await)
+                .await?;
+            let found = match answer.outcome {
+                Some(Outcome::NotForUs(proto::NotForUs {})) => return Ok(None),
+                Some(Outcome::Recognised(found)) => found,
+                Some(Outcome::Refusal(refusal)) => return Err(self.refused(refusal)),
+                None => return Err(self.protocol("an empty answer")),
+            };
+            let found = wire::from_recognised(&found).map_err(|e| self.bad_answer(&e))?;
+            if !request.senders.contains(&found.sender) {
+                return Err(self.protocol("a sender that was not asked for"));
+            }
+            Ok(Some(found))
         })
     }
 

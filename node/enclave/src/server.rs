@@ -403,6 +403,50 @@ impl proto::enclave_server::Enclave for Service {
         }))
     }
 
+    async fn tags(
+        &self,
+        request: Request<proto::TagsRequest>,
+    ) -> Result<Response<proto::TagsResponse>, Status> {
+        use proto::tags_response::Outcome;
+        let _permit = self.permit()?;
+        let result = match wire::from_tag_request(&request.into_inner()) {
+            Ok(request) => self.enclave.tags(request).await,
+            Err(refusal) => Err(refusal.into()),
+        };
+        let outcome = match result {
+            Ok(tags) => Outcome::Tags(proto::Tags {
+                tags: tags.concat().into(),
+            }),
+            Err(e) => Outcome::Refusal(wire::to_refusal(refusal_or_status(e)?)),
+        };
+        Ok(Response::new(proto::TagsResponse {
+            outcome: Some(outcome),
+        }))
+    }
+
+    async fn recognise(
+        &self,
+        request: Request<proto::RecogniseRequest>,
+    ) -> Result<Response<proto::RecogniseResponse>, Status> {
+        use proto::recognise_response::Outcome;
+        let _permit = self.permit()?;
+        let result = match wire::from_recognise_request(&request.into_inner()) {
+            Ok(request) => self.enclave.recognise(request).await,
+            Err(refusal) => Err(refusal.into()),
+        };
+        let outcome = match result {
+            Ok(Some(found)) => Outcome::Recognised(proto::Recognised {
+                party: found.party.as_bytes().to_vec().into(),
+                sender: found.sender.as_bytes().to_vec().into(),
+            }),
+            Ok(None) => Outcome::NotForUs(proto::NotForUs {}),
+            Err(e) => Outcome::Refusal(wire::to_refusal(refusal_or_status(e)?)),
+        };
+        Ok(Response::new(proto::RecogniseResponse {
+            outcome: Some(outcome),
+        }))
+    }
+
     async fn health(
         &self,
         _: Request<proto::HealthRequest>,

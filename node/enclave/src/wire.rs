@@ -5,7 +5,8 @@ use zeroize::Zeroizing;
 use crate::envelope::{ENVELOPE_BYTES_MAX, PARTIES_MAX};
 use crate::{
     Context, Envelope, GroupId, Health, HybridKey, KeyAnnouncement, NodeKey, Opened, Opening,
-    PrivacyFlag, PublicKey, Refusal, SealRequest, Suite,
+    PayloadHash, PrivacyFlag, PublicKey, RecogniseRequest, Recognised, Refusal, SENDERS_MAX,
+    SealRequest, Suite, TAG_BYTES, TagRequest,
 };
 
 /// Generated from `proto/quorate/enclave/v1/enclave.proto`.
@@ -171,6 +172,62 @@ pub(crate) fn from_opened(message: proto::Opened) -> Result<Opened, Refusal> {
         as_recipient: key(&message.as_recipient, "as_recipient")?,
         sender: key(&message.sender, "sender")?,
     })
+}
+
+pub(crate) fn to_tag_request(request: &TagRequest) -> proto::TagsRequest {
+    let parties = request.parties.iter();
+    proto::TagsRequest {
+        payload_hash: request.hash.as_bytes().to_vec().into(),
+        sender: request.sender.as_bytes().to_vec().into(),
+        parties: parties.map(|key| key.as_bytes().to_vec().into()).collect(),
+    }
+}
+
+pub(crate) fn from_tag_request(message: &proto::TagsRequest) -> Result<TagRequest, Refusal> {
+    Ok(TagRequest {
+        hash: payload_hash(&message.payload_hash)?,
+        sender: key(&message.sender, "sender")?,
+        parties: keys(&message.parties, "parties")?,
+    })
+}
+
+pub(crate) fn to_recognise_request(request: &RecogniseRequest) -> proto::RecogniseRequest {
+    let senders: Vec<[u8; 32]> = request.senders.iter().map(|key| *key.as_bytes()).collect();
+    proto::RecogniseRequest {
+        payload_hash: request.hash.as_bytes().to_vec().into(),
+        senders: senders.concat().into(),
+        tags: request.tags.concat().into(),
+    }
+}
+
+pub(crate) fn from_recognise_request(
+    message: &proto::RecogniseRequest,
+) -> Result<RecogniseRequest, Refusal> {
+    let (senders, rest) = message.senders.as_chunks::<32>();
+    if !rest.is_empty() || senders.len() > SENDERS_MAX {
+        return Err(malformed("senders"));
+    }
+    let (tags, rest) = message.tags.as_chunks::<TAG_BYTES>();
+    if !rest.is_empty() || tags.len() > PARTIES_MAX {
+        return Err(malformed("tags"));
+    }
+    Ok(RecogniseRequest {
+        hash: payload_hash(&message.payload_hash)?,
+        senders: senders.iter().copied().map(PublicKey::from_bytes).collect(),
+        tags: tags.to_vec(),
+    })
+}
+
+pub(crate) fn from_recognised(message: &proto::Recognised) -> Result<Recognised, Refusal> {
+    Ok(Recognised {
+        party: key(&message.party, "party")?,
+        sender: key(&message.sender, "sender")?,
+    })
+}
+
+fn payload_hash(bytes: &[u8]) -> Result<PayloadHash, Refusal> {
+    let bytes: [u8; 64] = bytes.try_into().map_err(|_| malformed("payload hash"))?;
+    Ok(PayloadHash::from_bytes(bytes))
 }
 
 pub(crate) fn to_health(health: Health) -> proto::HealthResponse {

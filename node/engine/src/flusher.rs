@@ -89,6 +89,7 @@ impl Flusher {
             self.satisfy_demand()?;
         }
         if let Some(job) = self.ledger.state().flush_job() {
+            fail_point!("engine.flush.last");
             let up_to = self.applied();
             self.flush(job, up_to)?;
         }
@@ -97,7 +98,7 @@ impl Flusher {
     }
 
     fn applied(&self) -> LogIndex {
-        LogIndex(*self.ledger.watch_applied().borrow())
+        LogIndex(self.ledger.applied())
     }
 
     /// Makes a manifest as of now, also when there is nothing to write: a member that was just added needs one that knows it.
@@ -121,10 +122,13 @@ impl Flusher {
 
     fn flush(&mut self, job: FlushJob, up_to: LogIndex) -> Result<(), Fatal> {
         // Blocks first: the state must never be ahead of the blocks that explain it.
+        fail_point!("engine.flush.begin");
         self.ledger.blocks().barrier()?;
+        fail_point!("engine.flush.blocks");
         let flushed = job.run().map_err(|e| Fatal::StateWrite {
             reason: e.to_string(),
         })?;
+        fail_point!("engine.flush.state");
         self.ledger.set_state_durable(flushed.height);
         self.compact(flushed.height, up_to)
     }
@@ -142,6 +146,7 @@ impl Flusher {
             state_root: block.block.header().state_root,
         };
         if up_to.0 > 0 {
+            fail_point!("engine.flush.compact");
             self.raft.compact(up_to, manifest.encoded().0);
             self.made = self.made.max(up_to.0);
         }

@@ -162,6 +162,7 @@ impl Importer {
             }
             // First to ordering: whoever sees the index below may ask for the log to be cut there.
             self.raft.applied(index);
+            fail_point!("engine.import.applied");
             self.ledger.set_applied(index.0);
             self.flusher.offer(self.ledger.state(), index)?;
             if self.source.unproved_at(index.0) {
@@ -176,6 +177,7 @@ impl Importer {
 
     /// Follows a membership change, and sees to it that a new member finds a manifest that knows of it.
     fn members(&mut self, table: &MemberTable, index: LogIndex) -> Result<(), Fatal> {
+        fail_point!("engine.import.members");
         self.ledger
             .adopt_members(table)
             .map_err(|e| Fatal::Impossible(e.to_string()))?;
@@ -193,6 +195,7 @@ impl Importer {
         if entry.payload.is_empty() {
             return Ok(());
         }
+        fail_point!("engine.import.entry");
         let judged = SealedBlock::decode(&entry.payload)
             .map_err(|e| SkipReason::Undecodable(e.to_string()))
             .and_then(|block| {
@@ -210,6 +213,7 @@ impl Importer {
                 self.astray = 0;
                 // It follows this node's head: whatever that began with is right.
                 self.source.confirm_snapshot(block.height());
+                fail_point!("engine.import.verified");
                 self.import(block, entry.index.0)
             }
             Err(SkipReason::Parent { height, block, .. }) if self.holds(height, block)? => {
@@ -284,13 +288,16 @@ impl Importer {
             receipts,
             raft_index,
         });
+        fail_point!("engine.import.store");
         self.ledger.blocks().append(Arc::clone(&imported))?;
+        fail_point!("engine.import.stored");
         self.ledger
             .state()
             .advance(after)
             .map_err(|e| Fatal::StateWrite {
                 reason: e.to_string(),
             })?;
+        fail_point!("engine.import.advanced");
         self.pool.on_block(&imported)?;
         self.executed.forget_through(height);
         metrics::gauge!("quorate_chain_height").set(height as f64);
@@ -299,11 +306,13 @@ impl Importer {
         metrics::histogram!("quorate_engine_import_seconds")
             .record(started.elapsed().as_secs_f64());
         tracing::debug!(height, block = %hash, index = raft_index, transactions = imported.receipts.len(), "imported");
+        fail_point!("engine.import.announce");
         self.ledger.announce(imported);
         Ok(())
     }
 
     fn execute(&self, block: &SealedBlock) -> Result<Executed, Fatal> {
+        fail_point!("engine.import.execute");
         let recovered = match self.recover(block) {
             Ok(recovered) => recovered,
             Err(reason) => return Err(self.diverged(block, "senders", "none".into(), reason)),
@@ -339,6 +348,7 @@ impl Importer {
         if let Some((what, ours, theirs)) = first_difference(&ours, block.header()) {
             return Err(self.diverged(block, what, ours, theirs));
         }
+        fail_point!("engine.import.executed");
         Ok(Executed {
             senders,
             receipts: outcome.receipts,
@@ -407,6 +417,7 @@ impl Importer {
     /// from peers, so nothing in them is believed that seal, parent and execution do not prove. False if the node is
     /// being stopped.
     fn snapshot(&mut self, snapshot: &InstalledSnapshot) -> Result<bool, Fatal> {
+        fail_point!("engine.import.manifest");
         let manifest = SnapshotManifest::decoded(&snapshot.manifest)?;
         self.members(&snapshot.table, snapshot.index)?;
         let from = self.ledger.head().height();
@@ -500,6 +511,7 @@ impl Importer {
         manifest: &SnapshotManifest,
         snapshot_index: LogIndex,
     ) -> Result<bool, Fatal> {
+        fail_point!("engine.import.fetched");
         let head: SharedBlock = self.ledger.head();
         let refused = |reason: String| {
             metrics::counter!("quorate_engine_fetched_refused_total").increment(1);

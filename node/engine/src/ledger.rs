@@ -176,6 +176,13 @@ impl Ledger {
         self.shared.events.subscribe()
     }
 
+    /// Last Raft index that the importer has dealt with. For a single look, rather than [`Self::watch_applied`]: whoever looks
+    /// twice in one expression through that holds the first look's lock at the second, and if the importer is waiting for it
+    /// in between, neither ever goes on.
+    pub fn applied(&self) -> u64 {
+        *self.shared.applied.borrow()
+    }
+
     /// Last Raft index that the importer has dealt with, and its changes.
     pub fn watch_applied(&self) -> watch::Receiver<u64> {
         self.shared.applied.subscribe()
@@ -263,5 +270,38 @@ impl BlockHashes for ChainHashes {
             return Some(*hash);
         }
         self.blocks.hash_at(height).ok().flatten()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use crate::test_chain::Stores;
+
+    #[test]
+    fn looking_twice_at_what_is_applied_never_holds_up_the_importer() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Stores::open(folder.path()).ledger();
+        let (done, ended) = mpsc::channel();
+        for looks in [false, true] {
+            let (ledger, done) = (ledger.clone(), done.clone());
+            std::thread::spawn(move || {
+                for index in 0..300_000 {
+                    if looks {
+                        assert!([ledger.applied(), ledger.applied()].is_sorted());
+                    } else {
+                        ledger.set_applied(index);
+                    }
+                }
+                done.send(()).unwrap();
+            });
+        }
+        for _ in 0..2 {
+            // Far more than it takes: it only ends a test that would hang.
+            ended.recv_timeout(Duration::from_secs(60)).unwrap();
+        }
     }
 }

@@ -28,6 +28,21 @@
 //! # Read next
 //! `importer.rs`, `verify.rs`, `minter.rs`, `snapshots.rs`.
 
+/// A named place where tests of whole processes can make this room wait, panic or fail; see `quorate-fail-points`. Nothing is
+/// left of it without the feature `fail-points`.
+macro_rules! fail_point {
+    ($name:literal) => {
+        #[cfg(feature = "fail-points")]
+        quorate_fail_points::pass($name);
+    };
+    ($name:literal, $failed:expr) => {
+        #[cfg(feature = "fail-points")]
+        if let Some(error) = quorate_fail_points::error($name) {
+            return Err(($failed)(error));
+        }
+    };
+}
+
 mod config;
 mod error;
 mod executed;
@@ -49,7 +64,10 @@ pub use executed::ExecutedBlocks;
 pub use flusher::{Flusher, FlusherHandle};
 pub use importer::{BlockSource, Importer, SnapshotManifest, Target};
 pub use ledger::{ChainEvent, ChainHashes, Ledger};
-pub use membership::{DetailsError, MemberDetails, members_of, removed_of};
+pub use membership::{
+    DetailsError, ENCLAVE_KEYS_MAX, EnclaveKey, KeysError, MemberDetails, details_of, members_of,
+    removed_of,
+};
 pub use minter::Minter;
 pub use start::catch_up_state;
 pub use verify::SkipReason;

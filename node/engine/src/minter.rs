@@ -189,9 +189,10 @@ impl Minter {
         // A new leader mints only when it has applied everything that came before its term.
         let ready = status
             .term_start
-            .is_some_and(|start| *self.ledger.watch_applied().borrow() >= start.0);
+            .is_some_and(|start| self.ledger.applied() >= start.0);
         if self.leading.is_none() && leads && ready {
             tracing::info!(term = status.term.0, "starts minting");
+            fail_point!("engine.mint.lead");
             self.leading = Some(Leading {
                 term: status.term,
                 tip: self.head_tip()?,
@@ -264,6 +265,7 @@ impl Minter {
                     leading.in_flight.pop_front();
                 }
                 Oldest::Lost => {
+                    fail_point!("engine.mint.lost");
                     leading.in_flight.clear();
                     leading.broken = true;
                 }
@@ -305,6 +307,7 @@ impl Minter {
         let Some(leading) = &mut self.leading else {
             return Ok(false);
         };
+        fail_point!("engine.mint.seal");
         let draft = DraftBlock::new(
             &template,
             self.ledger.spec(),
@@ -320,8 +323,10 @@ impl Minter {
             after: after.clone(),
         };
         self.executed.insert(height, hash, executed);
+        fail_point!("engine.mint.propose");
         match self.raft.propose_tracked(block.encode().0, leading.term) {
             Ok(outcome) => {
+                fail_point!("engine.mint.proposed");
                 leading.in_flight.push_back(InFlight {
                     height,
                     hash,
@@ -437,7 +442,7 @@ fn oldest_fate(ledger: &Ledger, oldest: &mut InFlight) -> Result<Oldest, Fatal> 
         }
     }
     // Read before the head: if the entry was applied and the head is still below, it was skipped.
-    let applied = *ledger.watch_applied().borrow();
+    let applied = ledger.applied();
     if ledger.head().height() >= oldest.height {
         let imported = ledger.block(oldest.height)?.map(|block| block.hash());
         return Ok(if imported == Some(oldest.hash) {

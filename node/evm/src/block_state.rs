@@ -1,7 +1,7 @@
 //! The state while a block is being executed: the parent's state, and what the block's transactions changed so far.
 
 use alloy_primitives::map::{AddressMap, B256Map, HashMap};
-use alloy_primitives::{Address, B256, KECCAK256_EMPTY, U256};
+use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, U256};
 use quorate_state::{Account, AccountChange, ReadError, StateDiff, StateRead};
 use revm::Database;
 use revm::database_interface::DBErrorMarker;
@@ -39,6 +39,12 @@ struct Entry {
 }
 
 impl Entry {
+    /// True if slots that are not listed here are what they were in the parent's state. What did not exist has no storage, and
+    /// what was wiped has only what is listed.
+    fn has_unlisted_storage(&self) -> bool {
+        !self.wiped && self.parent.is_some()
+    }
+
     /// Becomes what a transaction left of the account.
     fn take_in(&mut self, changed: revm::state::Account) {
         let destroyed =
@@ -178,6 +184,37 @@ impl<'a, S: StateRead + ?Sized> BlockState<'a, S> {
     }
 }
 
+/// What the block's transactions so far have made of the parent's state, to be read beside the EVM. Unlike the EVM's reads these keep
+/// nothing: an account or a slot that the block has not read is read from the parent each time.
+pub(crate) struct View<'v, 'a, S: ?Sized>(pub(crate) &'v BlockState<'a, S>);
+
+impl<S: StateRead + ?Sized> StateRead for View<'_, '_, S> {
+    fn account(&self, address: &Address) -> Result<Option<Account>, ReadError> {
+        match self.0.accounts.get(address) {
+            Some(entry) => Ok(entry.current),
+            None => self.0.parent.account(address),
+        }
+    }
+
+    fn storage(&self, address: &Address, slot: &U256) -> Result<U256, ReadError> {
+        let Some(entry) = self.0.accounts.get(address) else {
+            return self.0.parent.storage(address, slot);
+        };
+        match entry.storage.get(slot) {
+            Some(slot) => Ok(slot.current),
+            None if entry.has_unlisted_storage() => self.0.parent.storage(address, slot),
+            None => Ok(U256::ZERO),
+        }
+    }
+
+    fn code(&self, code_hash: &B256) -> Result<Bytes, ReadError> {
+        match self.0.codes.get(code_hash) {
+            Some(code) => Ok(code.original_bytes()),
+            None => self.0.parent.code(code_hash),
+        }
+    }
+}
+
 impl<S: StateRead + ?Sized> Database for BlockState<'_, S> {
     type Error = ReadFailed;
 
@@ -219,11 +256,10 @@ impl<S: StateRead + ?Sized> Database for BlockState<'_, S> {
         if let Some(slot) = entry.storage.get(&index) {
             return Ok(slot.current);
         }
-        // What does not exist has no storage; what was wiped has only what is listed.
-        let value = if entry.wiped || entry.parent.is_none() {
-            U256::ZERO
-        } else {
+        let value = if entry.has_unlisted_storage() {
             self.parent.storage(&address, &index)?
+        } else {
+            U256::ZERO
         };
         entry.storage.insert(
             index,

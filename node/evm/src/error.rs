@@ -1,7 +1,7 @@
 //! Why a transaction does not run.
 
 use alloy_primitives::{Address, B256, Bytes, U256};
-use quorate_chain::Fork;
+use quorate_chain::{Fork, QuorumFormError};
 use quorate_state::ReadError;
 
 /// A transaction that must not be in a block. Nothing of it was executed.
@@ -65,7 +65,7 @@ pub enum InvalidTransaction {
         max: u64,
     },
     /// The gas limit does not cover what is due before the first instruction (including the floor of EIP-7623).
-    #[error("gas limit {got} is below the intrinsic gas {required}")]
+    #[error("intrinsic gas too low: gas limit {got}, required {required}")]
     IntrinsicGas {
         /// Gas limit of the transaction.
         got: u64,
@@ -152,6 +152,9 @@ pub enum InvalidTransaction {
     /// EIP-7702: at least one authorization.
     #[error("authorization list is empty (EIP-7702)")]
     EmptyAuthorizationList,
+    /// A private transaction in Quorum's form moves value, or its data is not a payload hash.
+    #[error(transparent)]
+    PrivateForm(#[from] QuorumFormError),
 }
 
 /// Why a block, or one more transaction of it, could not be executed.

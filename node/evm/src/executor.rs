@@ -6,13 +6,17 @@ use alloy_consensus::{Transaction as _, TxType};
 use alloy_eips::eip2935::HISTORY_STORAGE_ADDRESS;
 use alloy_eips::eip4788::BEACON_ROOTS_ADDRESS;
 use alloy_primitives::{Address, B256, Bytes};
-use quorate_chain::{ChainSpec, Fork, RecoveredTransaction, Transaction, TransactionReceipt};
+use quorate_chain::{
+    ChainSpec, Fork, RecoveredTransaction, Transaction, TransactionReceipt, check_quorum_form,
+};
 use quorate_state::{StateDiff, StateRead};
 use revm::context::result::ExecutionResult;
 use revm::{ExecuteEvm as _, SystemCallEvm as _};
 
-use crate::block_state::BlockState;
+use crate::block_state::{BlockState, View};
 use crate::environment::{self, Evm, Failure, Refused};
+use crate::quorum;
+use crate::rules::quorum_form;
 use crate::{BlockContext, BlockHashes, ExecuteError, InvalidTransaction};
 
 /// Most bytes of what a reverted transaction returned that its receipt keeps: enough for any error message of a contract, and no
@@ -38,7 +42,8 @@ pub struct BlockExecutor<'a, S: StateRead + ?Sized> {
     evm: Evm<'a, S>,
     receipts: Vec<TransactionReceipt>,
     gas_used: u64,
-    blobs_allowed: bool,
+    /// See [`Self::for_vectors`].
+    for_vectors: bool,
     /// Why nothing more can be executed.
     failed: Option<ExecuteError>,
 }
@@ -81,7 +86,8 @@ impl<'a, S: StateRead + ?Sized> BlockExecutor<'a, S> {
     }
 
     /// The environment of Ethereum's public state tests: transactions alone, without the system calls of a block, and with blob
-    /// transactions, which a chain that keeps no blobs must not accept.
+    /// transactions and ones without chain id, which a chain of ours must not accept. Under chain id 1 a `v` of 37 or 38 is what
+    /// EIP-155 says, and no mark of a private transaction.
     pub fn for_vectors(
         spec: &ChainSpec,
         context: BlockContext,
@@ -89,7 +95,7 @@ impl<'a, S: StateRead + ?Sized> BlockExecutor<'a, S> {
         hashes: &'a dyn BlockHashes,
     ) -> Self {
         Self {
-            blobs_allowed: true,
+            for_vectors: true,
             ..Self::bare(spec, context, state, hashes)
         }
     }
@@ -109,7 +115,7 @@ impl<'a, S: StateRead + ?Sized> BlockExecutor<'a, S> {
             context,
             receipts: Vec::new(),
             gas_used: 0,
-            blobs_allowed: false,
+            for_vectors: false,
             failed: None,
         }
     }
@@ -129,7 +135,38 @@ impl<'a, S: StateRead + ?Sized> BlockExecutor<'a, S> {
         self.context.gas_limit.saturating_sub(self.gas_used)
     }
 
-    /// Executes the next transaction.
+    /// The state as the transactions executed so far have left it: the parent's state, overlaid by what this block changed. Nonce
+    /// and fees of the last transaction are part of it, so it is what [`execute_private`](crate::execute_private) wants as public
+    /// state when the last transaction is the public side of a private one. A transaction that was refused left nothing in it.
+    ///
+    /// The view borrows the executor, which can go on when it is dropped; the next transaction needs a new view. Reads do not
+    /// change the executor: what the block has not read itself is read from the parent each time, and errors of these reads concern
+    /// the reader alone.
+    ///
+    /// ```
+    /// # use quorate_chain::{ChainSpec, RecoveredTransaction};
+    /// # use quorate_evm::{BlockContext, BlockExecutor, BlockHashes, PrivateCall, PrivateOutcome, execute_private};
+    /// # use quorate_state::StateRead;
+    /// fn between_two<S: StateRead + ?Sized>(
+    ///     executor: &mut BlockExecutor<'_, S>,
+    ///     [first, second]: &[RecoveredTransaction; 2],
+    ///     private: &dyn StateRead,
+    ///     call: &PrivateCall,
+    ///     # spec: &ChainSpec, context: BlockContext, hashes: &dyn BlockHashes,
+    /// ) -> Result<PrivateOutcome, Box<dyn std::error::Error>> {
+    ///     executor.execute(first)?;
+    ///     let outcome = execute_private(spec, context, &executor.state(), private, hashes, call)?;
+    ///     executor.execute(second)?;
+    ///     Ok(outcome)
+    /// }
+    /// ```
+    pub fn state(&self) -> impl StateRead + '_ {
+        View(&self.evm.ctx.journaled_state.database)
+    }
+
+    /// Executes the next transaction. Of a private one this is the public side: a marker is an ordinary call of an address without
+    /// code, and in Quorum's form nothing is called or created, while nonce and intrinsic gas are used as by an ordinary
+    /// transaction.
     ///
     /// # Errors
     /// [`ExecuteError::Invalid`]: it must not be in the block, and nothing happened. [`ExecuteError::State`] and
@@ -144,7 +181,13 @@ impl<'a, S: StateRead + ?Sized> BlockExecutor<'a, S> {
         self.admit(tx.transaction())?;
         let env = environment::tx_env(tx);
         let refused = Refused::new(&self.spec, self.fork, &self.context, &env);
-        let result = self.evm.transact_one(env);
+        let result = match quorum_form(&self.spec, tx.transaction()) {
+            Some(tx) => {
+                check_quorum_form(tx).map_err(InvalidTransaction::from)?;
+                quorum::transact(&mut self.evm, env)
+            }
+            None => self.evm.transact_one(env),
+        };
         // Clears the journal either way; a transaction that was refused leaves nothing behind.
         let changes = self.evm.finalize();
         let result = match result {
@@ -170,8 +213,16 @@ impl<'a, S: StateRead + ?Sized> BlockExecutor<'a, S> {
 
     /// The checks that need the block, and not the state.
     fn admit(&self, tx: &Transaction) -> Result<(), InvalidTransaction> {
-        if tx.is_eip4844() && !self.blobs_allowed {
+        if tx.is_eip4844() && !self.for_vectors {
             return Err(InvalidTransaction::BlobsRefused);
+        }
+        // Without a chain id it could be from any chain, or be a private one in Quorum's form whose mark, which the signature does
+        // not cover, was taken off. No pool admits it, so no honest minter has it.
+        if tx.chain_id().is_none() && !self.for_vectors {
+            return Err(InvalidTransaction::WrongChainId {
+                got: None,
+                expected: self.spec.chain_id(),
+            });
         }
         let got = tx.gas_limit();
         if got > self.context.gas_limit {

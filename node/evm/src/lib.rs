@@ -6,7 +6,8 @@
 //! # Flow
 //! ```text
 //! StateRead ─► BlockExecutor::new ─► execute(tx) … ─► finish ─► BlockOutcome { receipts, gas_used, diff }
-//!                │ system calls of the fork           (the diff makes the child state, the receipts the receipts root)
+//!                │ system calls of the fork  │        (the diff makes the child state, the receipts the receipts root)
+//!                                            └─► state ─► public state as of that transaction, for execute_private
 //! StateRead ─► call, estimate_gas, create_access_list ─► answer, nothing kept
 //! transaction ─► validate_static ─► admissible under this fork, whatever the state
 //! public and private StateRead ─► execute_private ─► PrivateOutcome { receipt, diff of private state, contracts that took part }
@@ -18,13 +19,14 @@
 //! 2. Recover senders before; the sender of a [`RecoveredTransaction`](quorate_chain::RecoveredTransaction) is believed.
 //! 3. Treat [`ExecuteError::State`] and [`ExecuteError::Internal`] as the end of this execution: drop the executor.
 //! 4. Cap the gas of calls with [`CallSettings::gas_cap`]; it is the only limit on their work.
-//! 5. Give [`execute_private`] the public state as of the transaction, its own public effects included, and stop following
-//!    private state on a refusal that is not [final](PrivateRefusal::is_final).
+//! 5. Give [`execute_private`] the public state as of the transaction, its own public effects included
+//!    ([`BlockExecutor::state`]), and stop following private state on a refusal that is not [final](PrivateRefusal::is_final).
 //!
 //! # It promises
 //! - The same inputs give the same outcome on every member: no clock, no randomness, no order of a hash map.
 //! - A refused transaction ([`ExecuteError::Invalid`]) leaves no trace.
 //! - The difference is exact: only what the block changed, with storage that went away marked as such.
+//! - The public side of a private transaction is the same on parties and on others: it depends on nothing but what the chain holds.
 //! - A private transaction changes private contracts and nothing else; public execution never sees private state.
 //! - Zero base fee and zero gas price are ordinary values under Ethereum's own rules, not a switched-off check.
 //!
@@ -49,6 +51,7 @@ mod estimate;
 mod executor;
 mod overrides;
 mod private;
+mod quorum;
 mod rules;
 
 pub use access_list::{AccessListOutcome, create_access_list};
@@ -63,4 +66,6 @@ pub use private::{
     PrivateRefusal, RootedState, Touched, affected_root, call_private, contract_digest,
     estimate_private_gas, execute_private,
 };
-pub use rules::{INIT_CODE_BYTES_MAX, TRANSACTION_GAS_MAX, intrinsic_gas, validate_static};
+pub use rules::{
+    INIT_CODE_BYTES_MAX, TRANSACTION_GAS_MAX, intrinsic_gas, validate_public, validate_static,
+};

@@ -1,7 +1,7 @@
 //! What can be said about a transaction without looking at the state.
 
-use alloy_consensus::{Transaction as _, Typed2718 as _};
-use quorate_chain::{Fork, Transaction};
+use alloy_consensus::{Signed, Transaction as _, TxLegacy, Typed2718 as _};
+use quorate_chain::{ChainSpec, Fork, Transaction, check_quorum_form, is_quorum_private};
 use revm::context_interface::cfg::GasParams;
 
 use crate::InvalidTransaction;
@@ -33,12 +33,36 @@ pub fn intrinsic_gas(fork: Fork, tx: &Transaction) -> u64 {
     gas.initial_total_gas().max(gas.floor_gas())
 }
 
+/// The transaction if it is a private one in Quorum's form. Ethereum's own chain id has the same mark, and its transactions are
+/// public: no consortium has it, but Ethereum's vectors do.
+pub(crate) fn quorum_form<'a>(spec: &ChainSpec, tx: &'a Transaction) -> Option<&'a TxLegacy> {
+    (spec.chain_id() != 1 && is_quorum_private(tx))
+        .then(|| tx.as_legacy())
+        .flatten()
+        .map(Signed::tx)
+}
+
 /// Checks everything that depends on the transaction and the fork alone: what a pool can refuse at the door. Chain id, signature
-/// and state are not looked at.
+/// and state are not looked at. A legacy transaction with `v` 37 or 38 is a private one in Quorum's form, with the value and the
+/// data that belong to it.
 ///
 /// # Errors
 /// [`InvalidTransaction`] with what is allowed.
 pub fn validate_static(fork: Fork, tx: &Transaction) -> Result<(), InvalidTransaction> {
+    if is_quorum_private(tx)
+        && let Some(signed) = tx.as_legacy()
+    {
+        check_quorum_form(signed.tx())?;
+    }
+    validate_public(fork, tx)
+}
+
+/// As [`validate_static`], for a chain that knows no private transactions: Ethereum's own, to which a `v` of 37 or 38 belongs, and
+/// whose vectors run through here.
+///
+/// # Errors
+/// [`InvalidTransaction`] with what is allowed.
+pub fn validate_public(fork: Fork, tx: &Transaction) -> Result<(), InvalidTransaction> {
     let tx_type = tx.ty();
     let since = match tx {
         Transaction::Legacy(_) => Fork::Frontier,

@@ -201,6 +201,7 @@ impl SledKv {
     }
 
     fn sync(&self) -> Result<(), KvError> {
+        fail_point!("kv.sync", |e| io_failed("sync", &e));
         self.db.flush().map_err(|error| kv_error("flush", &error))?;
         self.file
             .sync_data()
@@ -211,17 +212,21 @@ impl SledKv {
         let mut journal = self.journal.lock();
         // What was written before must not be lost while this survives.
         self.sync()?;
+        fail_point!("kv.journal", |e| io_failed("journal", &e));
         let crc = journal
             .store(&stages)
             .map_err(|error| io_failed("journal", &error))?;
+        fail_point!("kv.journal.stored", |e| io_failed("write", &e));
         self.journal_mark
             .insert(JOURNAL_MARK, &crc.to_le_bytes())
             .map_err(|error| kv_error("write", &error))?;
+        fail_point!("kv.journal.apply", |e| io_failed("write", &e));
         for stage in stages {
             let mut writes = stage.into_writes();
             writes.sort_by(|a, b| a.key.cmp(&b.key));
             self.apply_in_chunks(writes)?;
         }
+        fail_point!("kv.journal.applied", |e| io_failed("write", &e));
         self.end_journal(&mut journal)
     }
 
@@ -280,6 +285,7 @@ impl Kv for SledKv {
         if batch.is_empty() {
             return Ok(());
         }
+        fail_point!("kv.write", |e| self.poison(io_failed("write", &e)));
         let started = Instant::now();
         let size_bytes = batch.size_bytes();
         let mut writes = sled::Batch::default();

@@ -140,7 +140,7 @@ pub(crate) fn swarm(
             config.members.len(),
         )),
         handshakes: handshake_limit::Behaviour::new(config.limits.handshakes_per_address),
-        streams: streams::Behaviour::new(timing.open_timeout),
+        streams: streams::Behaviour::new(timing.open_timeout, config.privacy),
         ping: ping::Behaviour::new(ping),
         identify: identify::Behaviour::new(identify),
         gossip: gossip(topic, &config.limits, timing.gossip_heartbeat)?,

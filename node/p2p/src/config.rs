@@ -59,6 +59,9 @@ pub struct Config {
     pub announce_sequence: u64,
     /// True: look for members on the local network by multicast DNS.
     pub mdns: bool,
+    /// True, the default: members may ask this node about private payloads ([`crate::Events::privacy`]). False: they are told that it
+    /// does not serve them ([`crate::RequestError::Unsupported`]). This node may ask either way.
+    pub privacy: bool,
     /// Raft ids that were members once. They are told so when they knock.
     pub removed: Vec<u64>,
     /// Sizes.
@@ -91,6 +94,7 @@ impl Config {
             announce: Vec::new(),
             announce_sequence: unix_milliseconds(),
             mdns: false,
+            privacy: true,
             removed: Vec::new(),
             limits: Limits::default(),
             timing: Timing::default(),
@@ -166,6 +170,19 @@ pub struct Limits {
     pub memberships_per_member: usize,
     /// Snapshot queries under way per member and direction, policy as for forwards. Default 2.
     pub snapshots_per_member: usize,
+    /// Privacy requests under way per member and direction, policy as for forwards. Default 32.
+    pub privacies_per_member: usize,
+    /// Largest privacy request, and largest answer to one. Default 18 MiB: a payload of 16 MiB with what goes around it.
+    /// Allowed 64 KiB to 256 MiB. Members should agree on it.
+    pub privacy_bytes_max: usize,
+    /// Bytes of privacy requests of one member that are being received or wait for the application; when full, its next
+    /// request waits unread. Default 40 MiB; at least `privacy_bytes_max`.
+    pub privacy_bytes_per_member: usize,
+    /// Privacy requests of all members waiting for the application; when full, requesters wait. Default 64.
+    pub privacy_lane: usize,
+    /// Bytes of privacy requests of all members, from the moment their length is known until the application drops the
+    /// [`crate::PrivacyRequest`]; when full, the next waits unread. Default 128 MiB; at least `privacy_bytes_max`.
+    pub privacy_lane_bytes: usize,
     /// Inbound connections that have not finished their handshake; more are refused. Default 128.
     pub handshakes_max: u32,
     /// The same from one IP address. Default 32: members behind one address fit, one flooding host does not fill all.
@@ -202,6 +219,11 @@ impl Default for Limits {
             fetches_per_member: 4,
             memberships_per_member: 4,
             snapshots_per_member: 2,
+            privacies_per_member: 32,
+            privacy_bytes_max: 18 << 20,
+            privacy_bytes_per_member: 40 << 20,
+            privacy_lane: 64,
+            privacy_lane_bytes: 128 << 20,
             handshakes_max: 128,
             handshakes_per_address: 32,
             strangers_max: 4,
@@ -235,7 +257,8 @@ pub struct Timing {
     pub frame_timeout: Duration,
     /// A forward or fetch as a whole. Default 15 s.
     pub request_timeout: Duration,
-    /// A membership or snapshot query as a whole. Default 30 s.
+    /// A membership or snapshot query as a whole. Also how long another member's privacy request may wait for room, and then for
+    /// our application. Default 30 s.
     pub query_timeout: Duration,
     /// Hearing a stranger: its application, and our answer to it. An admission's content, which is large, may take six
     /// times as long. Default 10 s.
@@ -277,8 +300,9 @@ impl Config {
         let l = &self.limits;
         let frame = l.frame_bytes_max as u64;
         let gossip = l.gossip_message_bytes_max as u64;
+        let privacy = l.privacy_bytes_max as u64;
         // Every lane must hold its largest item, or that item could never pass. 1 GiB keeps the sums inside u32.
-        let sizes: [(&'static str, u64, u64, u64); 26] = [
+        let sizes: [(&'static str, u64, u64, u64); 31] = [
             ("limits.frame_bytes_max", frame, 64 * KIB, 256 * MIB),
             (
                 "limits.raft_outbox_messages",
@@ -384,6 +408,26 @@ impl Config {
                 l.snapshots_per_member as u64,
                 1,
                 64,
+            ),
+            (
+                "limits.privacies_per_member",
+                l.privacies_per_member as u64,
+                1,
+                128,
+            ),
+            ("limits.privacy_bytes_max", privacy, 64 * KIB, 256 * MIB),
+            (
+                "limits.privacy_bytes_per_member",
+                l.privacy_bytes_per_member as u64,
+                privacy,
+                GIB,
+            ),
+            ("limits.privacy_lane", l.privacy_lane as u64, 1, 1 << 16),
+            (
+                "limits.privacy_lane_bytes",
+                l.privacy_lane_bytes as u64,
+                privacy,
+                GIB,
             ),
             (
                 "limits.handshakes_per_address",

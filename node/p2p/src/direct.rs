@@ -1,13 +1,16 @@
-//! Questions to one member: a stream per question, one frame each way. Forwarded transactions, block fetches, queries, and
-//! what members tell each other about themselves.
+//! Questions to one member: a stream per question, one frame each way. Forwarded transactions, block fetches, queries, private
+//! payloads, and what members tell each other about themselves.
 
-use std::time::Duration;
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use libp2p::Stream;
+use futures::{
+    AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt,
+    future::{Either, select},
+};
+use multistream_select::NegotiationError;
 use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time::timeout,
 };
 
@@ -15,10 +18,10 @@ use crate::{
     announcement::ANNOUNCEMENT_BYTES_MAX,
     config::{Limits, Timing},
     error::RequestError,
-    events::{Acknowledgement, QueryKind, Request, TransactionBatch},
+    events::{Acknowledgement, PrivacyRequest, QueryKind, Request, TransactionBatch},
     frame::{self, FrameError, FrameReader},
     handle::{Opened, StreamOpener},
-    lane::Lane,
+    lane::{Lane, Place},
     metrics,
     streams::Channel,
     wire::{self, Control, Status},
@@ -58,12 +61,14 @@ impl Question {
         }
     }
 
-    async fn ask_on(
+    /// The answer is read while the question is still being written: who refuses a question without reading it says so at once,
+    /// and who does not know the protocol too.
+    async fn ask_on<S: AsyncRead + AsyncWrite + Unpin>(
         self,
-        mut stream: Stream,
+        stream: S,
         frame_timeout: Duration,
     ) -> Result<Bytes, RequestError> {
-        let raft_id = self.to;
+        let (raft_id, protocol) = (self.to, self.channel.protocol());
         let broken = |reason: &dyn ToString| RequestError::Broken {
             raft_id,
             reason: reason.to_string(),
@@ -73,16 +78,29 @@ impl Question {
             reason: reason.to_string(),
         };
         let size = self.body.len();
-        frame::write_frame(&mut stream, self.body)
-            .await
-            .map_err(|error| broken(&error))?;
-        metrics::sent(self.channel.lane(), 1, size);
-        let mut reader = FrameReader::new(stream, self.answer_bytes_max, frame_timeout);
-        let answer = match reader.next().await {
-            Ok(Some(answer)) => answer,
-            Ok(None) => return Err(broken(&"closed without an answer")),
-            Err(error @ FrameError::TooLarge { .. }) => return Err(malformed(&error)),
-            Err(error) => return Err(broken(&error)),
+        let (reading, mut writing) = stream.split();
+        let mut reader = FrameReader::new(reading, self.answer_bytes_max, frame_timeout);
+        let write = pin!(frame::write_frame(&mut writing, self.body));
+        let (written, answer) = match select(write, pin!(reader.next())).await {
+            Either::Left((written, answer)) => {
+                if written.is_ok() {
+                    metrics::sent(self.channel.lane(), 1, size);
+                }
+                // A stream that takes no more may hold an answer all the same.
+                (written, answer.await)
+            }
+            // From here on the stream is dropped, never written: a negotiation that failed must not be touched again.
+            Either::Right((answer, _unfinished)) => (Ok(()), answer),
+        };
+        let answer = match (answer, written) {
+            (Ok(Some(answer)), _) => answer,
+            (Err(FrameError::Io(error)), _) if is_unsupported(&error) => {
+                return Err(RequestError::Unsupported { raft_id, protocol });
+            }
+            (Err(error @ FrameError::TooLarge { .. }), _) => return Err(malformed(&error)),
+            (_, Err(error)) => return Err(broken(&error)),
+            (Ok(None), Ok(())) => return Err(broken(&"closed without an answer")),
+            (Err(error), Ok(())) => return Err(broken(&error)),
         };
         metrics::received(self.channel.lane(), 1, answer.len());
         match wire::read_answer(answer).map_err(|error| malformed(&error))? {
@@ -91,6 +109,12 @@ impl Question {
             (Status::Declined, _) => Err(RequestError::Declined { raft_id }),
         }
     }
+}
+
+/// True if the other side refused the protocol itself. Its name travels with the first bytes, so this shows at the first read.
+fn is_unsupported(error: &std::io::Error) -> bool {
+    let source = error.get_ref().and_then(|inner| inner.downcast_ref());
+    matches!(source, Some(NegotiationError::Failed))
 }
 
 /// Why a question of another member was not answered.
@@ -136,6 +160,9 @@ pub(crate) struct Server {
     pub(crate) requests: mpsc::Sender<Request>,
     /// Membership.
     pub(crate) control: mpsc::Sender<Request>,
+    pub(crate) privacy: Lane<PrivacyRequest>,
+    /// This member's share of that lane, in bytes.
+    pub(crate) privacy_room: Arc<Semaphore>,
     /// To the network task.
     pub(crate) heard: mpsc::Sender<Heard>,
 }
@@ -160,8 +187,20 @@ impl Server {
             Channel::Membership => QueryKind::Membership.body_bytes_max(),
             Channel::Snapshot => QueryKind::Snapshot.body_bytes_max(),
             Channel::Control => 1 + ANNOUNCEMENT_BYTES_MAX,
+            Channel::Privacy => self.limits.privacy_bytes_max,
         };
         let mut reader = FrameReader::new(stream, body_bytes_max, self.timing.frame_timeout);
+        let mut places = None;
+        if channel == Channel::Privacy {
+            let length = reader.length().await?;
+            places = self.places(length).await;
+            if places.is_none() {
+                metrics::dropped(channel.lane(), "no_room", 1);
+                return self
+                    .answer(&mut reader.into_stream(), wire::status_answer(Status::Busy))
+                    .await;
+            }
+        }
         let body = reader.only().await?;
         metrics::received(channel.lane(), 1, body.len());
         let answer = match channel {
@@ -170,6 +209,7 @@ impl Server {
             Channel::Membership => self.query(QueryKind::Membership, body, &self.control).await,
             Channel::Snapshot => self.query(QueryKind::Snapshot, body, &self.requests).await,
             Channel::Control => self.control(body).await?,
+            Channel::Privacy => self.privacy(body, places).await,
         };
         let size = answer.len();
         stream = reader.into_stream();
@@ -230,7 +270,40 @@ impl Server {
             lane.send(request).await.ok()?;
             answered.await.ok()
         };
-        let (name, max) = (Channel::of(kind).lane(), kind.answer_bytes_max());
+        let name = Channel::of(kind).lane();
+        self.opaque(name, kind.answer_bytes_max(), ask).await
+    }
+
+    /// Room for a privacy request of so many bytes: in the member's own share first, so that one member cannot hold all of
+    /// what is shared.
+    async fn places(&self, bytes: usize) -> Option<[Place; 2]> {
+        let own = bytes.min(self.limits.privacy_bytes_per_member);
+        let own = u32::try_from(own).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.privacy_room);
+        let taking = async {
+            let own = room.acquire_many_owned(own).await.ok()?;
+            Some([own, self.privacy.place(bytes).await.ok()?])
+        };
+        timeout(self.timing.query_timeout, taking).await.ok()?
+    }
+
+    async fn privacy(&self, body: Bytes, places: Option<[Place; 2]>) -> Bytes {
+        let (request, answered) = PrivacyRequest::placed(self.from, body, places);
+        let ask = async {
+            self.privacy.pass(request).await.ok()?;
+            answered.await.ok()
+        };
+        let max = self.limits.privacy_bytes_max;
+        self.opaque(metrics::lane::PRIVACY, max, ask).await
+    }
+
+    /// What the application answers, if it does in time and the answer is not too large.
+    async fn opaque(
+        &self,
+        name: &'static str,
+        max: usize,
+        ask: impl Future<Output = Option<Bytes>>,
+    ) -> Bytes {
         match timeout(self.timing.query_timeout, ask).await {
             Ok(Some(answer)) if answer.len() <= max => wire::query_answer(&answer),
             Ok(Some(answer)) => {
@@ -353,6 +426,8 @@ mod tests {
             transactions,
             requests,
             control: mpsc::channel(1).0,
+            privacy: Lane::new(1, 1_000).0,
+            privacy_room: Arc::new(Semaphore::new(1_000)),
             heard: mpsc::channel(1).0,
         };
         let (mut theirs, ours) = tokio::io::duplex(1 << 16);

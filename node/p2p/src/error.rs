@@ -233,6 +233,16 @@ pub enum RequestError {
         /// The limit.
         max: usize,
     },
+    /// The member does not serve this protocol: its version does not know it, or it has it switched off.
+    #[error(
+        "member {raft_id} does not serve {protocol}: it is of an older version, or has it switched off"
+    )]
+    Unsupported {
+        /// The member.
+        raft_id: u64,
+        /// Name of the protocol.
+        protocol: &'static str,
+    },
     /// The stream broke.
     #[error("stream to member {raft_id} broke: {reason}")]
     Broken {
@@ -262,6 +272,8 @@ impl RequestError {
             | Self::Busy { .. }
             | Self::Declined { .. }
             | Self::Timeout { .. }
+            // After an upgrade of the member.
+            | Self::Unsupported { .. }
             | Self::Broken { .. }
             | Self::Malformed { .. } => true,
             Self::UnknownMember { .. } | Self::TooLarge { .. } | Self::Stopped => false,
@@ -278,6 +290,7 @@ impl RequestError {
             | Self::Declined { .. }
             | Self::Timeout { .. }
             | Self::TooLarge { .. }
+            | Self::Unsupported { .. }
             | Self::Broken { .. }
             | Self::Stopped => false,
         }

@@ -18,6 +18,8 @@ pub struct Events {
     pub requests: mpsc::Receiver<Request>,
     /// Membership queries and admissions. When full, they wait.
     pub control: mpsc::Receiver<Request>,
+    /// What other members ask or deliver about private payloads. When full, they wait.
+    pub privacy: mpsc::Receiver<PrivacyRequest>,
     /// What members say about us. When full, the newest is dropped and counted; it is said again at the next attempt to
     /// connect.
     pub verdicts: mpsc::Receiver<Verdict>,
@@ -147,6 +149,42 @@ pub enum Request {
         /// Takes the answer. Dropped, the applicant is told that we are busy.
         reply: oneshot::Sender<AdmissionAnswer>,
     },
+}
+
+/// A request of another member about private payloads, opaque to the network. `/quorate/privacy/1`.
+#[derive(Debug)]
+pub struct PrivacyRequest {
+    /// Raft id of the member that asks, from its key.
+    pub from: u64,
+    /// Opaque, at most `Limits::privacy_bytes_max`.
+    pub body: Bytes,
+    /// Takes the answer, at most `Limits::privacy_bytes_max`: a larger one becomes a refusal. Dropped, it tells the member that
+    /// the request was declined.
+    pub reply: oneshot::Sender<Bytes>,
+    /// Room in the lane and in the member's share of it, given back when the request is dropped.
+    _places: Option<[Place; 2]>,
+}
+
+impl PrivacyRequest {
+    /// A request that takes no room in any lane, for tests of receivers, and the end that learns of the answer.
+    pub fn new(from: u64, body: Bytes) -> (Self, oneshot::Receiver<Bytes>) {
+        Self::placed(from, body, None)
+    }
+
+    pub(crate) fn placed(
+        from: u64,
+        body: Bytes,
+        places: Option<[Place; 2]>,
+    ) -> (Self, oneshot::Receiver<Bytes>) {
+        let (reply, answered) = oneshot::channel();
+        let request = Self {
+            from,
+            body,
+            reply,
+            _places: places,
+        };
+        (request, answered)
+    }
 }
 
 /// What a [`Request::Query`] is about. Each kind has a stream protocol, turns and limits of its own.

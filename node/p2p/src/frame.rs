@@ -64,8 +64,8 @@ impl FrameDecoder {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// Takes the next whole frame, if it is there.
-    pub(crate) fn next(&mut self) -> Result<Option<Bytes>, FrameError> {
+    /// What the next frame says of its length, as soon as that is there.
+    fn length(&self) -> Result<Option<usize>, FrameError> {
         let Some(head) = self.buffer.first_chunk::<HEAD>() else {
             return Ok(None);
         };
@@ -76,6 +76,14 @@ impl FrameDecoder {
                 max: self.max,
             });
         }
+        Ok(Some(length))
+    }
+
+    /// Takes the next whole frame, if it is there.
+    pub(crate) fn next(&mut self) -> Result<Option<Bytes>, FrameError> {
+        let Some(length) = self.length()? else {
+            return Ok(None);
+        };
         if self.buffer.len() - HEAD < length {
             return Ok(None);
         }
@@ -147,6 +155,31 @@ impl<S: AsyncRead + Unpin> FrameReader<S> {
             Ok(Err(error)) => Err(error),
             Err(_elapsed) => Err(FrameError::Slow(limit)),
         }
+    }
+
+    /// The length of the next frame, which must be said within the frame timeout. The frame stays where it is, so that its
+    /// reader can make room first; meanwhile its sender waits.
+    pub(crate) async fn length(&mut self) -> Result<usize, FrameError> {
+        let limit = self.frame_timeout;
+        let reading = async {
+            loop {
+                if let Some(length) = self.decoder.length()? {
+                    return Ok(length);
+                }
+                let count = self.stream.read(&mut self.scratch).await?;
+                match self.scratch.get(..count) {
+                    Some(bytes) if count > 0 => self.decoder.feed(bytes),
+                    _ => {
+                        return Err(FrameError::Cut {
+                            got: self.decoder.pending(),
+                        });
+                    }
+                }
+            }
+        };
+        tokio::time::timeout(limit, reading)
+            .await
+            .unwrap_or(Err(FrameError::Slow(limit)))
     }
 
     pub(crate) fn into_stream(self) -> S {

@@ -129,6 +129,7 @@ pub(crate) struct Link {
     fetches: Semaphore,
     memberships: Semaphore,
     snapshots: Semaphore,
+    privacies: Semaphore,
 }
 
 impl Link {
@@ -139,6 +140,7 @@ impl Link {
             fetches: Semaphore::new(limits.fetches_per_member),
             memberships: Semaphore::new(limits.memberships_per_member),
             snapshots: Semaphore::new(limits.snapshots_per_member),
+            privacies: Semaphore::new(limits.privacies_per_member),
         }
     }
 }
@@ -350,6 +352,33 @@ impl NetworkHandle {
         };
         self.ask_within(question, turns, self.shared.timing.query_timeout)
             .await
+    }
+
+    /// Asks one member about private payloads, or delivers one: opaque to the network, both ways at most
+    /// `Limits::privacy_bytes_max`. The time covers all of it: waiting for a turn (`Limits::privacies_per_member`), the way there, the
+    /// member's application, and the way back.
+    ///
+    /// # Errors
+    /// [`RequestError`]; after `Timeout` or `Broken` the member may have done what was asked all the same.
+    pub async fn ask_privacy(
+        &self,
+        to: u64,
+        body: Bytes,
+        limit: Duration,
+    ) -> Result<Bytes, RequestError> {
+        let (got, max) = (body.len(), self.shared.limits.privacy_bytes_max);
+        if got > max {
+            return Err(RequestError::TooLarge { got, max });
+        }
+        let link = self.link(to)?;
+        let question = Question {
+            to,
+            channel: Channel::Privacy,
+            body,
+            // One byte of status before it.
+            answer_bytes_max: 1 + max,
+        };
+        self.ask_within(question, &link.privacies, limit).await
     }
 
     /// Says to all members, now and whenever one connects, that this node is reached at these addresses (1 to 8, instead

@@ -58,12 +58,22 @@ impl<T> Lane<T> {
         bytes: usize,
         item: impl FnOnce(Place) -> T,
     ) -> Result<(), LaneError> {
-        let place = Arc::clone(&self.room)
+        let place = self.place(bytes).await?;
+        self.pass(item(place)).await
+    }
+
+    /// Waits for room for an item whose bytes are still to come.
+    pub(crate) async fn place(&self, bytes: usize) -> Result<Place, LaneError> {
+        Arc::clone(&self.room)
             .acquire_many_owned(self.permits(bytes))
             .await
-            .map_err(|_closed| LaneError::Closed)?;
+            .map_err(|_closed| LaneError::Closed)
+    }
+
+    /// Waits until the queue takes an item that has its [`Place`] already.
+    pub(crate) async fn pass(&self, item: T) -> Result<(), LaneError> {
         self.sender
-            .send(item(place))
+            .send(item)
             .await
             .map_err(|_closed| LaneError::Closed)
     }

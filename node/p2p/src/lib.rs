@@ -2,8 +2,9 @@
 //!
 //! ## What it is
 //! A whitelisted libp2p network (TCP, Noise, Yamux) between the members of one consortium, whose members may change while
-//! it runs. It carries Raft messages, gossiped and directly forwarded transactions, block fetches, and opaque queries. It
-//! carries bytes: it never judges a transaction, a block or a Raft message, and it never decides who is a member.
+//! it runs. It carries Raft messages, gossiped and directly forwarded transactions, block fetches, opaque queries, and what
+//! members exchange about private payloads. It carries bytes: it never judges a transaction, a block or a Raft message, and it
+//! never decides who is a member.
 //!
 //! ## Flow
 //! ```text
@@ -12,6 +13,7 @@
 //!  gossip ─────► queue ─► coalescer ─► gossipsub topic of this chain ──────────────► decode ─► Events::transactions
 //!  forward ────────────────────────── stream /quorate/transactions/1 ─────────────► server ─► Events::transactions
 //!  fetch_blocks, query(Snapshot) ───── streams /quorate/blocks/1, /quorate/snapshot/1 ──────► Events::requests
+//!  ask_privacy ────────────────────── stream /quorate/privacy/1 ──────────────────► server ─► Events::privacy
 //!  query(Membership) ──────────────── stream /quorate/membership/1 ───────────────► server ─► Events::control
 //!  announce ─► signed record ─┬─────── stream /quorate/control/1 ─────────────────► verify ─► dialled, Events::peers
 //!                             └─────── Kademlia among members ────────────────────► verify ─► asked when a dial fails
@@ -31,7 +33,8 @@
 //!    to a member again.
 //! 6. Remember what [`PeerEvent::LogSeen`] says and give it back as `Config::known_logs`; a log that nobody remembers cannot
 //!    be missed. `Config::announce_sequence` must grow from start to start.
-//! 7. Answer [`Request::Admission`] from the replicated member table, not from what the applicant says.
+//! 7. Answer or drop each [`PrivacyRequest`] as a whole: it holds its room in the lane for as long as it lives.
+//! 8. Answer [`Request::Admission`] from the replicated member table, not from what the applicant says.
 //!
 //! ## It promises
 //! - A key outside the whitelist, another genesis, chain id or protocol version is refused before any state is held for it
@@ -49,8 +52,8 @@
 //!   grows only with bytes that arrived. Everything dropped or refused has a counter (`quorate_p2p_*`, see [`metrics_names`]).
 //!
 //! ## It does not
-//! - Discover strangers, relay between members' Raft streams, encrypt payloads for parties, retry for the caller,
-//!   persist anything, or remember addresses longer than it runs: the events say what to keep.
+//! - Discover strangers, relay between members' Raft streams, encrypt payloads for parties or look into them, retry for the
+//!   caller, persist anything, or remember addresses longer than it runs: the events say what to keep.
 //!
 //! ## Read next
 //! `gate.rs` (who gets in), `raft_stream.rs` (the hot path), `swarm.rs` (the task that owns everything).
@@ -68,6 +71,9 @@ mod entry;
 mod error;
 mod events;
 mod frame;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod gate;
 mod gossip;
 mod gossip_behaviour;
@@ -93,7 +99,7 @@ pub use error::{
 };
 pub use events::{
     ADMISSION_BYTES_MAX, Acknowledgement, AdmissionAnswer, Events, PeerEvent, PeerStatus,
-    QueryKind, RaftMessage, Request, TransactionBatch, Verdict,
+    PrivacyRequest, QueryKind, RaftMessage, Request, TransactionBatch, Verdict,
 };
 pub use handle::NetworkHandle;
 pub use members::{peer_id_of, public_key_of};

@@ -45,6 +45,7 @@ pub(crate) mod lane {
     pub(crate) const MEMBERSHIP: &str = "membership";
     pub(crate) const SNAPSHOT: &str = "snapshot";
     pub(crate) const CONTROL: &str = "control";
+    pub(crate) const PRIVACY: &str = "privacy";
     pub(crate) const PEERS: &str = "peer_events";
     pub(crate) const VERDICTS: &str = "verdicts";
 }

@@ -47,10 +47,12 @@ pub(crate) enum Channel {
     Snapshot,
     /// Announcements and farewells.
     Control,
+    /// Private payloads and what goes with them. The last: a node may not serve it.
+    Privacy,
 }
 
 /// How many there are.
-const CHANNELS: usize = 6;
+const CHANNELS: usize = 7;
 
 impl Channel {
     const ALL: [Self; CHANNELS] = [
@@ -60,6 +62,7 @@ impl Channel {
         Self::Membership,
         Self::Snapshot,
         Self::Control,
+        Self::Privacy,
     ];
 
     /// The channel of a query.
@@ -67,6 +70,19 @@ impl Channel {
         match kind {
             QueryKind::Membership => Self::Membership,
             QueryKind::Snapshot => Self::Snapshot,
+        }
+    }
+
+    /// The name under which the two sides agree on a channel.
+    pub(crate) const fn protocol(self) -> &'static str {
+        match self {
+            Self::Raft => "/quorate/raft/1",
+            Self::Forward => "/quorate/transactions/1",
+            Self::Blocks => "/quorate/blocks/1",
+            Self::Membership => "/quorate/membership/1",
+            Self::Snapshot => "/quorate/snapshot/1",
+            Self::Control => "/quorate/control/1",
+            Self::Privacy => "/quorate/privacy/1",
         }
     }
 
@@ -79,21 +95,14 @@ impl Channel {
             Self::Membership => metrics::lane::MEMBERSHIP,
             Self::Snapshot => metrics::lane::SNAPSHOT,
             Self::Control => metrics::lane::CONTROL,
+            Self::Privacy => metrics::lane::PRIVACY,
         }
     }
 }
 
-/// The name under which the two sides agree on a channel.
 impl AsRef<str> for Channel {
     fn as_ref(&self) -> &str {
-        match self {
-            Self::Raft => "/quorate/raft/1",
-            Self::Forward => "/quorate/transactions/1",
-            Self::Blocks => "/quorate/blocks/1",
-            Self::Membership => "/quorate/membership/1",
-            Self::Snapshot => "/quorate/snapshot/1",
-            Self::Control => "/quorate/control/1",
-        }
+        self.protocol()
     }
 }
 
@@ -120,6 +129,8 @@ pub(crate) struct Inbound {
 #[derive(Debug)]
 pub(crate) struct Behaviour {
     open_timeout: Duration,
+    /// What others may open.
+    accept: Accept,
     /// Emptied at every poll of the swarm; filled by the swarm's owner, one per command.
     opening: VecDeque<(PeerId, ConnectionId, Open)>,
     /// Emptied at every poll; each connection adds at most [`INBOUND_MAX`] before it is polled again.
@@ -128,9 +139,11 @@ pub(crate) struct Behaviour {
 }
 
 impl Behaviour {
-    pub(crate) fn new(open_timeout: Duration) -> Self {
+    /// With `privacy`, members may open [`Channel::Privacy`].
+    pub(crate) fn new(open_timeout: Duration, privacy: bool) -> Self {
         Self {
             open_timeout,
+            accept: Accept { privacy },
             opening: VecDeque::new(),
             inbound: VecDeque::new(),
             waker: None,
@@ -155,6 +168,7 @@ impl Behaviour {
     fn handler(&self) -> Handler {
         Handler {
             open_timeout: self.open_timeout,
+            accept: self.accept,
             opening: VecDeque::new(),
             inbound: VecDeque::new(),
             waker: None,
@@ -226,6 +240,7 @@ impl NetworkBehaviour for Behaviour {
 #[derive(Debug)]
 pub(crate) struct Handler {
     open_timeout: Duration,
+    accept: Accept,
     /// Bounded by the swarm's buffer of events per connection.
     opening: VecDeque<Open>,
     inbound: VecDeque<(Channel, Stream)>,
@@ -249,7 +264,7 @@ impl ConnectionHandler for Handler {
     type OutboundOpenInfo = StreamReply;
 
     fn listen_protocol(&self) -> SubstreamProtocol<Self::InboundProtocol> {
-        SubstreamProtocol::new(Accept, ()).with_timeout(self.open_timeout)
+        SubstreamProtocol::new(self.accept, ()).with_timeout(self.open_timeout)
     }
 
     fn connection_keep_alive(&self) -> bool {
@@ -324,16 +339,19 @@ fn answer(reply: StreamReply, opened: Result<Stream, String>) {
     }
 }
 
-/// Accepts any of our channels.
+/// Accepts any of our channels, [`Channel::Privacy`] only where it is served.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Accept;
+pub(crate) struct Accept {
+    privacy: bool,
+}
 
 impl UpgradeInfo for Accept {
     type Info = Channel;
-    type InfoIter = std::array::IntoIter<Channel, CHANNELS>;
+    type InfoIter = std::iter::Take<std::array::IntoIter<Channel, CHANNELS>>;
 
     fn protocol_info(&self) -> Self::InfoIter {
-        Channel::ALL.into_iter()
+        let served = if self.privacy { CHANNELS } else { CHANNELS - 1 };
+        Channel::ALL.into_iter().take(served)
     }
 }
 

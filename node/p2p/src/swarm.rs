@@ -31,7 +31,9 @@ use crate::{
     behaviour::{Behaviour, BehaviourEvent, connection_limits},
     direct::Heard,
     error::Fatal,
-    events::{PeerEvent, PeerStatus, RaftMessage, Request, TransactionBatch, Verdict},
+    events::{
+        PeerEvent, PeerStatus, PrivacyRequest, RaftMessage, Request, TransactionBatch, Verdict,
+    },
     gossip::Coalescer,
     handle::{Link, OpenStream, Shared},
     lane::Lane,
@@ -96,6 +98,9 @@ struct Peer {
     memberships: Arc<Semaphore>,
     snapshots: Arc<Semaphore>,
     controls: Arc<Semaphore>,
+    privacies: Arc<Semaphore>,
+    /// Bytes of its privacy requests here.
+    privacy_room: Arc<Semaphore>,
     // discovery
     /// The log that the application was told of, or knew.
     log_told: Option<[u8; 16]>,
@@ -121,6 +126,7 @@ pub struct Network {
     transactions: Lane<TransactionBatch>,
     requests: mpsc::Sender<Request>,
     control: mpsc::Sender<Request>,
+    privacy: Lane<PrivacyRequest>,
     verdicts: mpsc::Sender<Verdict>,
     /// For the tasks that read control messages.
     heard_in: mpsc::Sender<Heard>,
@@ -332,6 +338,8 @@ impl Network {
             memberships: Arc::new(Semaphore::new(limits.memberships_per_member)),
             snapshots: Arc::new(Semaphore::new(limits.snapshots_per_member)),
             controls: Arc::new(Semaphore::new(CONTROLS_PER_MEMBER)),
+            privacies: Arc::new(Semaphore::new(limits.privacies_per_member)),
+            privacy_room: Arc::new(Semaphore::new(limits.privacy_bytes_per_member)),
             // Not what the gate knows by now: a new member may have passed it a moment before it came here.
             log_told: self.shared.gate.remembered_log_of(member.raft_id),
             lookup: None,

@@ -6,6 +6,7 @@
 //! forward       list of transactions                     answer: status u8
 //! blocks        first height u64 | count max u32         answer: status u8 | list of blocks (only with status 0)
 //! query         anything                                 answer: status u8 | anything (only with status 0)
+//! privacy       anything                                 answer: status u8 | anything (only with status 0)
 //! control       kind u8 = 1 | announcement, see `announcement.rs`
 //!               kind u8 = 2: you are a member no more    answer: status u8
 //! status        0 done, 1 busy, 2 declined

@@ -3,6 +3,7 @@
 use alloy_consensus::Transaction as _;
 use quorate_chain::{
     BlockLimits, ChainSpec, RecoveredTransaction, Transaction, decode_transaction,
+    is_quorum_private,
 };
 
 use crate::{AdmitError, PoolConfig};
@@ -37,8 +38,10 @@ impl Rules {
         timestamp: u64,
     ) -> Result<RecoveredTransaction, AdmitError> {
         let expected = self.spec.chain_id();
-        // A transaction without chain id (before EIP-155) could be replayed from any other chain.
-        if transaction.chain_id() != Some(expected) {
+        // A transaction without chain id (before EIP-155) could be replayed from any other chain; and one in Quorum's private form
+        // could be turned into a public one, because its signature does not cover the mark. The form itself has no chain id: what
+        // it names is a payload of this chain or of none.
+        if !is_quorum_private(&transaction) && transaction.chain_id() != Some(expected) {
             return Err(AdmitError::WrongChainId {
                 got: transaction.chain_id(),
                 expected,
@@ -68,7 +71,10 @@ mod tests {
     use alloy_consensus::{SignableTransaction as _, TxEip1559, TxLegacy};
     use alloy_eips::eip2718::Encodable2718 as _;
     use alloy_primitives::{Address, Signature, TxKind, U256};
-    use quorate_chain::{Fork, TransactionError};
+    use quorate_chain::{
+        Fork, PRIVACY_PRECOMPILE, PublicForm, QuorumFormError, TransactionError, private_reference,
+        quorum_private_transaction,
+    };
     use secp256k1::{Message, SECP256K1, SecretKey};
 
     use super::*;
@@ -108,10 +114,23 @@ mod tests {
 
     fn check(tx: TxLegacy) -> Result<RecoveredTransaction, AdmitError> {
         let signature = sign(&tx);
-        let raw = Transaction::from(tx.into_signed(signature)).encoded_2718();
+        check_raw(&Transaction::from(tx.into_signed(signature)).encoded_2718())
+    }
+
+    fn check_raw(raw: &[u8]) -> Result<RecoveredTransaction, AdmitError> {
         rules()
-            .decode(&raw)
+            .decode(raw)
             .and_then(|tx| rules().check(tx, &PoolConfig::default(), 1, 0))
+    }
+
+    /// What is signed of a transaction in Quorum's form.
+    fn private(change: impl FnOnce(&mut TxLegacy)) -> TxLegacy {
+        legacy(|tx| {
+            tx.chain_id = None;
+            tx.input = vec![0x5a; 64].into();
+            tx.gas_limit = 100_000;
+            change(tx);
+        })
     }
 
     #[test]
@@ -123,11 +142,11 @@ mod tests {
 
     #[test]
     fn another_chain_or_none_is_refused() {
-        let other = check(legacy(|tx| tx.chain_id = Some(1))).unwrap_err();
+        let other = check(legacy(|tx| tx.chain_id = Some(7))).unwrap_err();
         assert_eq!(
             other,
             AdmitError::WrongChainId {
-                got: Some(1),
+                got: Some(7),
                 expected: CHAIN
             }
         );
@@ -139,6 +158,82 @@ mod tests {
                 expected: CHAIN
             }
         );
+    }
+
+    #[test]
+    fn the_quorum_form_is_admitted_with_the_sender_that_signed_the_hash_of_homestead() {
+        let key = SecretKey::from_byte_array([3; 32]).unwrap();
+        let sender = quorate_chain::address_of(&key.public_key(SECP256K1));
+        for nonce in 0..8 {
+            let tx = private(|tx| tx.nonce = nonce);
+            let raw = quorum_private_transaction(tx.clone(), sign(&tx))
+                .unwrap()
+                .encoded_2718();
+            let admitted = check_raw(&raw).unwrap();
+            assert_eq!(admitted.sender(), sender);
+            assert_eq!(admitted.encoded().to_vec(), raw);
+        }
+        // The same signature without the mark would be a public call with the hash for data.
+        let tx = private(|_| {});
+        let signature = sign(&tx);
+        let unmarked = check_raw(&Transaction::from(tx.into_signed(signature)).encoded_2718());
+        let refused = AdmitError::WrongChainId {
+            got: None,
+            expected: CHAIN,
+        };
+        assert_eq!(unmarked.unwrap_err(), refused);
+    }
+
+    #[test]
+    fn the_quorum_form_with_value_or_other_data_is_refused_and_blames_the_peer() {
+        let refused = |change: &dyn Fn(&mut TxLegacy)| {
+            let unsigned = private(change);
+            let signature = sign(&unsigned);
+            let marked = TxLegacy {
+                chain_id: Some(1),
+                ..unsigned
+            };
+            check_raw(&Transaction::from(marked.into_signed(signature)).encoded_2718()).unwrap_err()
+        };
+        let value = refused(&|tx| tx.value = U256::ONE);
+        assert_eq!(
+            value.to_string(),
+            "ether value is not supported for private transactions"
+        );
+        assert!(value.blames_peer());
+        for length in [0, 63, 65, 72] {
+            let data = refused(&|tx| tx.input = vec![1; length].into());
+            let reason = QuorumFormError::DataLength { got: length };
+            assert_eq!(data, AdmitError::Rules(reason.into()));
+        }
+        // Creation and call cost what the recipient says.
+        let gas = refused(&|tx| {
+            tx.to = TxKind::Create;
+            tx.gas_limit = 25_100;
+        });
+        assert!(
+            gas.to_string().starts_with("intrinsic gas too low"),
+            "{gas}"
+        );
+    }
+
+    #[test]
+    fn a_marker_is_an_ordinary_transaction() {
+        let marker = |chain_id| {
+            check(legacy(|tx| {
+                tx.chain_id = chain_id;
+                tx.to = TxKind::Call(PRIVACY_PRECOMPILE);
+                tx.input = vec![0x5a; 64 + 4 * 8].into();
+                tx.gas_limit = 100_000;
+            }))
+        };
+        let admitted = marker(Some(CHAIN)).unwrap();
+        let reference = private_reference(admitted.transaction()).unwrap();
+        assert_eq!(reference.form, PublicForm::Marker);
+        assert!(matches!(
+            marker(Some(7)).unwrap_err(),
+            AdmitError::WrongChainId { got: Some(7), .. }
+        ));
     }
 
     #[test]

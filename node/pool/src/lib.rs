@@ -18,6 +18,7 @@
 //! # It promises
 //! - Every refusal and every departure has a typed reason; the newest departures are remembered.
 //! - Transactions of one sender are offered in nonce order without gaps; senders take turns.
+//! - What leaves the pool for a block is signed for this chain, or is a private transaction in Quorum's form, which has no chain id.
 //! - Counts and bytes stay within the limits of [`PoolConfig`].
 //!
 //! # It does not

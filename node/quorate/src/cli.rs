@@ -3,6 +3,7 @@
 mod account;
 pub mod client;
 mod configuration;
+mod enclave;
 mod health;
 mod init;
 mod key;
@@ -10,6 +11,7 @@ mod ledger;
 mod member;
 pub mod network;
 pub mod output;
+mod privacy;
 mod recover;
 mod rpc;
 mod run;
@@ -55,6 +57,12 @@ enum Command {
     /// Node keys: a member's identity.
     #[command(subcommand)]
     Key(key::KeyCommand),
+    /// Private keys with which this member is a party: make, list, import, rotate.
+    #[command(subcommand)]
+    Enclave(enclave::EnclaveCommand),
+    /// Private transactions of a running node: status, payloads, groups, erasure, recovery.
+    #[command(subcommand)]
+    Privacy(privacy::PrivacyCommand),
     /// Blocks and state of a node that does not run: verify, export, import, prune.
     #[command(subcommand)]
     Ledger(ledger::LedgerCommand),
@@ -90,6 +98,8 @@ impl Cli {
             Command::Init(args) => args.run(),
             Command::Account(command) => command.run().map_err(failed),
             Command::Key(command) => command.run().map_err(failed),
+            Command::Enclave(command) => command.run().map_err(failed),
+            Command::Privacy(command) => command.run().map_err(failed),
             Command::Ledger(command) => command.run(),
             Command::Status(args) => args.run().map_err(failed),
             Command::Rpc(args) => args.run().map_err(failed),

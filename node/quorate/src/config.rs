@@ -5,6 +5,7 @@
 
 mod forms;
 mod load;
+mod privacy;
 mod render;
 mod rooms;
 mod rules;
@@ -13,6 +14,7 @@ mod table;
 
 pub use forms::parse_duration;
 pub use load::{Flag, Loaded, Origin};
+pub use privacy::{EnclavePlace, PASSPHRASE_VARIABLE};
 pub use render::render;
 pub use settings::NodeConfig;
 pub use table::settings_table;

@@ -33,6 +33,10 @@ pub struct DevPlan {
     pub fresh: bool,
     /// First port; without it the usual ones.
     pub base_port: Option<u16>,
+    /// Private transactions: an enclave key for every node.
+    pub privacy: bool,
+    /// Serve Tessera's HTTP surface on every node.
+    pub third_party: bool,
 }
 
 /// Ports of one node.
@@ -46,20 +50,22 @@ pub struct Ports {
     pub grpc: u16,
     /// Metrics and health.
     pub metrics: u16,
+    /// Tessera's HTTP surface, where it is served.
+    pub third_party: u16,
 }
 
 impl Ports {
-    /// Ports of node `i` (from 0): 8545, 30303, 50051 and 9545 upwards, or four lanes of a hundred from a base port on.
+    /// Ports of node `i` (from 0): 8545, 30303, 50051, 9545 and 9080 upwards, or five lanes of a hundred from a base port on.
     ///
     /// # Errors
     /// If they do not fit below 65536.
     pub fn of(i: usize, base_port: Option<u16>) -> anyhow::Result<Self> {
         let starts = match base_port {
-            Some(base) => [0, 100, 200, 300].map(|lane| u32::from(base) + lane),
-            None => [8_545, 30_303, 50_051, 9_545],
+            Some(base) => [0, 100, 200, 300, 400].map(|lane| u32::from(base) + lane),
+            None => [8_545, 30_303, 50_051, 9_545, 9_080],
         };
         let i = u32::try_from(i).unwrap_or(u32::MAX);
-        let [rpc, p2p, grpc, metrics] = starts.map(|start| {
+        let [rpc, p2p, grpc, metrics, third_party] = starts.map(|start| {
             u16::try_from(start.saturating_add(i))
                 .map_err(|_| anyhow!("port {start} + {i} is above 65535"))
         });
@@ -68,6 +74,7 @@ impl Ports {
             p2p: p2p?,
             grpc: grpc?,
             metrics: metrics?,
+            third_party: third_party?,
         })
     }
 }
@@ -114,7 +121,7 @@ fn prepare(plan: &DevPlan) -> anyhow::Result<()> {
         }
         return Ok(());
     }
-    crate::cli::network::create_development(dir, &ports)
+    crate::cli::network::create_development(dir, &ports, plan.privacy)
 }
 
 fn check_unchanged(config: &Path, ports: Ports) -> anyhow::Result<()> {
@@ -145,6 +152,8 @@ struct Node {
     name: String,
     dir: PathBuf,
     ports: Ports,
+    /// Settings for this run, over those in the node's file.
+    settings: Vec<(&'static str, String)>,
     child: Option<Child>,
     ended_at: Option<Instant>,
 }
@@ -160,6 +169,7 @@ impl Node {
             .arg("--config")
             .arg(self.dir.join("quorate.toml"))
             .env(SUPERVISED, "1")
+            .envs(self.settings.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file)
@@ -204,13 +214,30 @@ impl Node {
     }
 }
 
+/// What the arguments say about this run alone. A consortium that an earlier version made has no enclave keys, so privacy is
+/// switched off here where it is not wanted, and never on.
+fn settings(plan: &DevPlan, ports: Ports) -> Vec<(&'static str, String)> {
+    let mut settings = Vec::new();
+    if !plan.privacy {
+        settings.push(("QUORATE_PRIVACY_ENABLED", "false".to_owned()));
+    }
+    if plan.third_party {
+        let listen = format!("127.0.0.1:{}", ports.third_party);
+        settings.push(("QUORATE_THIRD_PARTY_ENABLED", "true".to_owned()));
+        settings.push(("QUORATE_THIRD_PARTY_LISTEN", listen));
+    }
+    settings
+}
+
 async fn supervise(plan: &DevPlan) -> anyhow::Result<()> {
     let mut nodes = Vec::new();
     for i in 0..plan.nodes {
+        let ports = Ports::of(i, plan.base_port)?;
         nodes.push(Node {
             name: format!("node{}", i + 1),
             dir: node_dir(&plan.data_dir, i),
-            ports: Ports::of(i, plan.base_port)?,
+            ports,
+            settings: settings(plan, ports),
             child: None,
             ended_at: None,
         });
@@ -335,6 +362,7 @@ fn table(nodes: &[Node], plan: &DevPlan, leader: &str) -> String {
             p2p,
             grpc,
             metrics,
+            ..
         } = node.ports;
         lines.push(format!(
             "{:<8}{:<28}{:<24}{:<18}http://127.0.0.1:{metrics}{}",
@@ -344,6 +372,14 @@ fn table(nodes: &[Node], plan: &DevPlan, leader: &str) -> String {
             format!("127.0.0.1:{p2p}"),
             if node.name == leader { "   leader" } else { "" },
         ));
+    }
+    if plan.third_party {
+        lines.push(String::new());
+        lines.push("third-party HTTP (Tessera's), on this machine only:".into());
+        for node in nodes {
+            let port = node.ports.third_party;
+            lines.push(format!("{:<8}http://127.0.0.1:{port}", node.name));
+        }
     }
     lines.push(String::new());
     lines.push("chain id 1337, accounts (unlocked, 1000000 ether each, mnemonic \"test test test test test test test test test test test junk\"):".into());
@@ -377,7 +413,8 @@ mod tests {
                 rpc: 8547,
                 p2p: 30305,
                 grpc: 50053,
-                metrics: 9547
+                metrics: 9547,
+                third_party: 9082
             }
         );
         let based = Ports::of(3, Some(20_000)).unwrap();
@@ -387,7 +424,8 @@ mod tests {
                 rpc: 20_003,
                 p2p: 20_103,
                 grpc: 20_203,
-                metrics: 20_303
+                metrics: 20_303,
+                third_party: 20_403
             }
         );
         assert!(Ports::of(0, Some(65_500)).is_err());

@@ -205,5 +205,6 @@ fn keep(
         replace(genesis_path, admitted.genesis.as_bytes())
             .with_context(|| format!("genesis file {}", genesis_path.display()))?;
     }
+    fail_point!("node.seat.keep");
     seat.save(data_dir)
 }

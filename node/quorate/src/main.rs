@@ -22,6 +22,15 @@
 //! # Read next
 //! `cli.rs`, `config/settings.rs`, `node.rs`.
 
+/// A named place where tests of whole processes can make this room wait or panic; see `quorate-fail-points`. Nothing is
+/// left of it without the feature `fail-points`.
+macro_rules! fail_point {
+    ($name:literal) => {
+        #[cfg(feature = "fail-points")]
+        quorate_fail_points::pass($name);
+    };
+}
+
 mod accounts;
 mod bench;
 mod cli;
@@ -35,6 +44,7 @@ mod membership;
 mod monitor;
 mod network;
 mod node;
+mod privacy;
 mod relay;
 mod seat;
 mod snapshots;
@@ -48,6 +58,11 @@ use clap::Parser as _;
 use crate::exit::Exit;
 
 fn main() -> ExitCode {
+    #[cfg(feature = "fail-points")]
+    if let Err(error) = quorate_fail_points::watch() {
+        cli::output::complain(&error.into());
+        return Exit::Configuration.into();
+    }
     match cli::Cli::parse().run() {
         Ok(()) => Exit::Success.into(),
         Err(ended) => {

@@ -2,6 +2,7 @@
 //!
 //! The replicated table in ordering is the truth. A change may be sent as often as needed: its id makes it happen once.
 
+mod announce;
 mod applicants;
 mod follow;
 mod steps;
@@ -16,7 +17,7 @@ use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use quorate_chain::{Member, NodeId};
-use quorate_engine::{MemberDetails, members_of, removed_of};
+use quorate_engine::{MemberDetails, details_of, members_of, removed_of};
 use quorate_p2p::{AdmissionAnswer, NetworkHandle, QueryKind, RequestError};
 use quorate_rpc::{
     BreakRecord, ChangeReport, ChangeRequest, MemberState, MembershipApi, MembershipError,
@@ -34,7 +35,9 @@ use self::steps::Plan;
 use self::wire::{Answer, Question, Refusal};
 use crate::seat::{Admitted, Seat};
 
+pub use self::announce::NodeSigner;
 pub use self::follow::{Follow, Lanes, members_at_start, start as follow};
+pub use self::steps::ChainIdentity;
 
 /// A change that is not decided within this time is reported as undecided.
 const CHANGE_MAX: Duration = Duration::from_secs(30);
@@ -57,6 +60,7 @@ pub struct MembershipService {
 
 struct Shared {
     raft_id: u64,
+    chain: ChainIdentity,
     genesis: String,
     raft: RaftHandle,
     network: NetworkHandle,
@@ -75,8 +79,14 @@ impl fmt::Debug for MembershipService {
 }
 
 impl MembershipService {
-    /// The service of member `raft_id`; `genesis` is the text that nodes get when they are admitted.
-    pub fn new(raft_id: u64, genesis: String, raft: RaftHandle, network: NetworkHandle) -> Self {
+    /// The service of member `raft_id` on a chain; `genesis` is the text that nodes get when they are admitted.
+    pub fn new(
+        raft_id: u64,
+        chain: ChainIdentity,
+        genesis: String,
+        raft: RaftHandle,
+        network: NetworkHandle,
+    ) -> Self {
         let first = MembershipView {
             table_index: 0,
             joint: false,
@@ -92,6 +102,7 @@ impl MembershipService {
         let service = Self {
             shared: Arc::new(Shared {
                 raft_id,
+                chain,
                 genesis,
                 raft,
                 network,
@@ -244,14 +255,20 @@ impl Shared {
             tracing::error!(error = %e, "the member table cannot be read");
             Vec::new()
         });
+        let mut details = details_of(table).unwrap_or_default();
         let members = members.into_iter().map(|member| {
             let id = RaftId(member.raft_id);
             let entry = table.members.get(&id);
+            let details = details.remove(&id.0);
+            let (enclave_keys, keys_sequence) =
+                details.map_or_else(Default::default, |d| (d.enclave_keys, d.keys_sequence));
             MemberState {
                 leaving: entry.is_some_and(|e| e.role == raft_adapter::MemberRole::Removed),
                 outgoing_voter: table.outgoing.contains(&id),
                 connected: id.0 == self.raft_id || connected.contains(&id.0),
                 lag: lags.get(&id.0).copied(),
+                enclave_keys,
+                keys_sequence,
                 member,
             }
         });
@@ -410,7 +427,7 @@ impl Shared {
             }
             // Steps that do not fit the table may be those of this very change, seen again: ordering knows by the id. It
             // attaches to one that is under way, and says that no steps change nothing if there is none.
-            let planned = Plan::new(&table).and_then(|plan| plan.steps(&request.steps));
+            let planned = Plan::new(&table, self.chain).and_then(|plan| plan.steps(&request.steps));
             let (steps, misfit) = match planned {
                 Ok(steps) => (steps, None),
                 Err(refusal) => (Vec::new(), Some(refusal)),

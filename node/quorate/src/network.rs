@@ -5,11 +5,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use quorate_chain::{Member, NodeId};
 use quorate_engine::Ledger;
-use quorate_p2p::{Events, MemberInfo, NetworkHandle, QueryKind, Request};
+use quorate_p2p::{Events, MemberInfo, NetworkHandle, PrivacyRequest, QueryKind, Request};
 use quorate_pool::PoolHandle;
 use quorate_rpc::{LocalInfo, NetworkInfo, PeerInfo};
 use raft_adapter::{RaftHandle, RaftId, Transport};
 use tokio::runtime::Handle;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::membership::Lanes;
@@ -41,7 +42,8 @@ impl Transport for RaftTransport {
     }
 }
 
-/// Starts the tasks that carry inbound lanes to their rooms. Gives back the lanes that the membership serves.
+/// Starts the tasks that carry inbound lanes to their rooms. Gives back the lanes that the membership serves, and the lane of
+/// private payloads.
 pub fn spawn_lanes(
     tasks: &Tasks,
     events: Events,
@@ -50,12 +52,13 @@ pub fn spawn_lanes(
     ledger: Ledger,
     snapshots: SnapshotServer,
     stop: CancellationToken,
-) -> Lanes {
+) -> (Lanes, mpsc::Receiver<PrivacyRequest>) {
     let Events {
         raft: mut raft_lane,
         transactions: mut transaction_lane,
         requests: mut request_lane,
         control,
+        privacy,
         verdicts,
         peers,
     } = events;
@@ -129,17 +132,23 @@ pub fn spawn_lanes(
             }
         }
     });
-    Lanes {
+    let lanes = Lanes {
         control,
         verdicts,
         peers,
-    }
+    };
+    (lanes, privacy)
 }
 
 fn serve_blocks(ledger: &Ledger, first: u64, count: u32) -> Vec<Bytes> {
+    if count > SERVED_BLOCKS_MAX {
+        metrics::counter!("quorate_p2p_ranges_cut_total").increment(1);
+    }
     let mut blocks = Vec::new();
     let mut bytes = 0;
-    for height in (first.max(1)..).take(count.min(SERVED_BLOCKS_MAX) as usize) {
+    let first = first.max(1);
+    // A peer may name any height: the highest must not overflow.
+    for height in first..first.saturating_add(u64::from(count.min(SERVED_BLOCKS_MAX))) {
         let Ok(Some(block)) = ledger.block(height) else {
             break;
         };

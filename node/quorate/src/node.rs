@@ -11,23 +11,27 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, anyhow};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use quorate_chain::{Genesis, Member, MemberRole, Sealer};
+use quorate_enclave::Enclave;
 use quorate_engine::{
     EngineConfig, ExecutedBlocks, Fatal, Flusher, Importer, Ledger, Minter, MinterConfig,
 };
 use quorate_p2p::NetworkHandle;
 use quorate_pool::{PoolConfig, PoolHandle};
-use quorate_rpc::{AccountSigner, NodeIdentity, RpcContext};
+use quorate_rpc::third_party::{ThirdPartySocket, serve_third_party, serve_third_party_on_socket};
+use quorate_rpc::{AccountSigner, NodeIdentity, PrivacyApi, RpcContext};
 use quorate_state::StateRead;
 use raft_adapter::{Delivery, LogIndex, RaftHandle, RaftId};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::NodeConfig;
 use crate::exit::{Ended, Exit, end_now};
 use crate::join::JoinOptions;
-use crate::membership::{self, MembershipService};
+use crate::membership::{self, ChainIdentity, MembershipService, NodeSigner};
 use crate::monitor::{self, Monitor};
 use crate::network::{self, RaftTransport};
+use crate::privacy::{Privacy, PrivacyService, Surroundings};
 use crate::seat::Identity;
 use crate::snapshots::{SnapshotMemory, Snapshots};
 use crate::stores::{self, Stores};
@@ -109,6 +113,8 @@ enum Outcome {
 struct Listeners {
     rpc: Option<TcpListener>,
     grpc: Option<TcpListener>,
+    third_party: Option<TcpListener>,
+    socket: Option<ThirdPartySocket>,
     monitor: TcpListener,
 }
 
@@ -122,9 +128,25 @@ impl Listeners {
             true => Some(bind("grpc.listen", config.grpc.listen).await?),
             false => None,
         };
+        let third_party = match config.third_party.enabled {
+            true => Some(bind("third_party.listen", config.third_party.listen).await?),
+            false => None,
+        };
+        let socket = match &config.third_party.socket {
+            Some(path) if config.third_party.enabled => {
+                let bound = ThirdPartySocket::bind(path).await;
+                Some(bound.map_err(|e| Ended {
+                    exit: Exit::Network,
+                    error: anyhow!("third_party.socket: {e}"),
+                })?)
+            }
+            _ => None,
+        };
         Ok(Self {
             rpc,
             grpc,
+            third_party,
+            socket,
             monitor: bind("metrics.listen", config.metrics.listen).await?,
         })
     }
@@ -171,11 +193,13 @@ async fn serve(start: &Start) -> Result<Outcome, Ended> {
         })
     };
     let stores = opening.await.context("opening the stores")??;
+    let enclave = open_enclave(config).await?;
     let parts = Parts {
         start,
         genesis,
         genesis_text,
         identity,
+        enclave,
     };
     Node::assemble(parts, stores, listeners)?.run().await
 }
@@ -186,6 +210,19 @@ struct Parts<'a> {
     genesis: Genesis,
     genesis_text: String,
     identity: Identity,
+    /// Keeper of the keys for private transactions, if they are switched on.
+    enclave: Option<Arc<dyn Enclave>>,
+}
+
+/// Unlocks the keys for private transactions, or finds who keeps them.
+async fn open_enclave(config: &NodeConfig) -> Result<Option<Arc<dyn Enclave>>, Ended> {
+    if !config.privacy.enabled {
+        return Ok(None);
+    }
+    let config = config.clone();
+    let opened = tokio::task::spawn_blocking(move || config.enclave());
+    let enclave = opened.await.context("opening the enclave")?;
+    enclave.map(Some).map_err(Ended::with(Exit::Configuration))
 }
 
 /// All parts of a running node.
@@ -200,12 +237,13 @@ struct Node {
 }
 
 impl Node {
-    fn assemble(parts: Parts<'_>, stores: Stores, listeners: Listeners) -> Result<Self, Ended> {
+    fn assemble(parts: Parts<'_>, stores: Stores, mut listeners: Listeners) -> Result<Self, Ended> {
         let Parts {
             start,
             genesis,
             genesis_text,
             identity,
+            enclave,
         } = parts;
         let config = &start.config;
         let tasks = Tasks::new();
@@ -222,6 +260,7 @@ impl Node {
             exit: Exit::Ordering,
             error,
         };
+        fail_point!("node.ordering.open");
         let log_dir = config.node.data_dir.join("raft");
         let raft_settings = raft_config(config, &genesis, raft_id);
         // The whitelist of the first handshakes.
@@ -249,11 +288,15 @@ impl Node {
         ledger
             .adopt_members(&opened.table)
             .map_err(|e| ordering(anyhow!("member table of the log: {e}")))?;
+        let chain = ChainIdentity {
+            chain_id: genesis.spec().chain_id(),
+            genesis_hash: ledger.genesis().hash(),
+        };
         let membership =
-            MembershipService::new(raft_id, genesis_text, raft.clone(), network.clone());
+            MembershipService::new(raft_id, chain, genesis_text, raft.clone(), network.clone());
         let snapshots = Snapshots::new(config, &ledger, &raft, &network, &start.snapshots)
             .map_err(Ended::with(Exit::Storage))?;
-        let lanes = network::spawn_lanes(
+        let (lanes, privacy_lane) = network::spawn_lanes(
             &tasks,
             events,
             raft.clone(),
@@ -262,6 +305,22 @@ impl Node {
             snapshots.server(),
             network_stop.clone(),
         );
+        let around = Surroundings {
+            config,
+            genesis: &genesis,
+            identity: &identity,
+            ledger: &ledger,
+            raft: &raft,
+            network: &network,
+        };
+        let privacy = enclave
+            .map(|enclave| Privacy::open(enclave, &around))
+            .transpose()?;
+        let private = privacy.as_ref().map(Privacy::service);
+        let (keys, enclave_keys) = watch::channel(Vec::new());
+        if let Some(privacy) = &privacy {
+            snapshots.keep_for(privacy.needs());
+        }
         let follow = membership::Follow {
             service: membership.clone(),
             raft_id,
@@ -269,10 +328,20 @@ impl Node {
             addresses: config.p2p.addresses.clone(),
             announce: config.p2p.announce.clone(),
             promote_when_caught_up: start.join.promote_when_caught_up,
+            // No enclave, no keys: the table stays as it is.
+            enclave_keys,
+            key_signer: NodeSigner::new(identity.key),
             data_dir: config.node.data_dir.clone(),
         };
         membership::follow(&tasks, follow, lanes, &front_stop);
         snapshots.start(&tasks, &front_stop);
+        match privacy {
+            Some(privacy) => {
+                privacy.start(&tasks, privacy_lane, keys, (&raft, &network), &front_stop)
+            }
+            // Nobody serves private payloads: members that ask are told so.
+            None => drop(privacy_lane),
+        }
 
         let mut threads = Vec::new();
         let runner = opened.runner;
@@ -306,6 +375,9 @@ impl Node {
             raft: raft.clone(),
             network: network::view(&network),
             membership: Arc::new(membership.clone()),
+            privacy: private
+                .clone()
+                .map(|private| private as Arc<dyn PrivacyApi>),
             signer: Arc::clone(&start.signer),
             client_version: client_version(),
             node: NodeIdentity {
@@ -314,6 +386,10 @@ impl Node {
             },
             config: config.rpc_config(),
         };
+        if let Some(private) = private {
+            let (listener, socket) = (listeners.third_party.take(), listeners.socket.take());
+            node.start_third_party(config, private, listener, socket);
+        }
         node.start_front(
             context,
             listeners,
@@ -328,6 +404,33 @@ impl Node {
             pool,
         );
         Ok(node)
+    }
+
+    /// The HTTP surface that Tessera's users know, where it is switched on.
+    fn start_third_party(
+        &self,
+        config: &NodeConfig,
+        private: Arc<PrivacyService>,
+        listener: Option<TcpListener>,
+        socket: Option<ThirdPartySocket>,
+    ) {
+        let limits = config.third_party_limits();
+        let stop = &self.front_stop;
+        if let Some(listener) = listener {
+            let served = serve_third_party(
+                Arc::clone(&private) as Arc<dyn PrivacyApi>,
+                listener,
+                config.third_party_tls(),
+                limits.clone(),
+                stop.clone(),
+            );
+            self.tasks.critical("third-party", Exit::Network, served);
+        }
+        if let Some(socket) = socket {
+            let served = serve_third_party_on_socket(private, socket, limits, stop.clone());
+            self.tasks
+                .critical("third-party-socket", Exit::Network, served);
+        }
     }
 
     /// Everything that faces clients, and the relay of what they send.
@@ -389,6 +492,7 @@ impl Node {
         } = self;
         let names: Vec<&'static str> = threads.iter().map(|(name, _)| *name).collect();
         let stopping = async {
+            fail_point!("node.stop");
             front_stop.cancel();
             // A leader hands over first; then ordering ends, and with it importer and flusher.
             raft.shutdown();
@@ -577,6 +681,7 @@ fn start_network(
     p2p.announce = config.p2p.announce.clone();
     p2p.announce_sequence = unix_millis();
     p2p.mdns = config.p2p.mdns;
+    p2p.privacy = config.privacy.enabled;
     let (handle, events, network) = quorate_p2p::start(p2p).map_err(|e| Ended {
         exit: Exit::Network,
         error: anyhow!("p2p.listen {}: {e}", config.p2p.listen),

@@ -232,6 +232,7 @@ pub fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut file = File::create(&beside)?;
     file.write_all(bytes)?;
     file.sync_all()?;
+    fail_point!("node.file.replace");
     fs::rename(&beside, path)?;
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),

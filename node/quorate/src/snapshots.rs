@@ -6,8 +6,8 @@ mod source;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use alloy_primitives::B256;
@@ -104,6 +104,7 @@ impl SnapshotMemory {
         let _done = self.busy.lock();
         let mut memory = self.state.lock();
         let known = memory.pending.take();
+        fail_point!("node.snapshot.settle");
         memory.pending = match recover_install(data_dir)? {
             Recovered::Pending(installed) => Some(known.unwrap_or(Pending {
                 installed,
@@ -232,6 +233,18 @@ struct Shared {
     /// When one was made, and when a part of one was given, last.
     made: Mutex<Option<Instant>>,
     given: Mutex<Option<Instant>>,
+    /// What private execution needs of the public chain.
+    private: OnceLock<Box<dyn PrivateNeeds>>,
+}
+
+/// What private execution needs of the public chain.
+pub trait PrivateNeeds: Send + Sync {
+    /// The lowest block that it has yet to execute, with the public state before it.
+    fn needed_from(&self) -> u64;
+
+    /// True if this node is a party of something: then it must execute every block, and a snapshot that leaps over some would end its
+    /// private state.
+    fn needs_every_block(&self) -> bool;
 }
 
 impl fmt::Debug for Snapshots {
@@ -273,8 +286,14 @@ impl Snapshots {
                 demanded: AtomicBool::new(false),
                 made: Mutex::new(None),
                 given: Mutex::new(None),
+                private: OnceLock::new(),
             }),
         })
+    }
+
+    /// Names what private execution needs. Once.
+    pub fn keep_for(&self, needs: impl PrivateNeeds + 'static) {
+        drop(self.shared.private.set(Box::new(needs)));
     }
 
     /// The answering side.
@@ -332,12 +351,19 @@ impl Shared {
         wanted && durable > newest && quiet
     }
 
-    /// The lowest block that a member which fetches the newest snapshot still needs.
+    /// The lowest block that a member which fetches the newest snapshot still needs, or private execution here.
     fn needed_from(&self) -> u64 {
-        match self.shelf.newest() {
+        let fetched = match self.shelf.newest() {
             Some(newest) if !passed(&self.given, GIVEN_HOLD) => newest.height,
             _ => u64::MAX,
-        }
+        };
+        let private = self.private.get().map(|private| private.needed_from());
+        fetched.min(private.unwrap_or(u64::MAX))
+    }
+
+    fn needs_every_block(&self) -> bool {
+        let private = self.private.get();
+        private.is_some_and(|private| private.needs_every_block())
     }
 
     /// An error ends the node.

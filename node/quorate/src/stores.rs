@@ -27,6 +27,7 @@ pub struct Stores {
 /// With the exit code for the supervisor.
 pub fn open(config: &NodeConfig, genesis: &Genesis) -> Result<Stores, Ended> {
     let dir = &config.node.data_dir;
+    fail_point!("node.stores.open");
     let genesis_block = genesis_block(genesis);
     let index = open_kv(config, &dir.join("index"))?;
     let settings = StoreConfig {
@@ -52,6 +53,7 @@ pub fn open(config: &NodeConfig, genesis: &Genesis) -> Result<Stores, Ended> {
             open(config, genesis)
         }
         Err(StateTrouble::Rebuild(reason)) => {
+            fail_point!("node.stores.rebuild");
             let path = dir.join("state");
             let aside = quarantine(&path).map_err(|e| Ended {
                 exit: Exit::Storage,
@@ -146,6 +148,7 @@ fn open_state(
             "its root at height {durable} is not the block's"
         )));
     }
+    fail_point!("node.stores.level");
     match catch_up_state(genesis, blocks, &state) {
         Ok(()) => Ok(state),
         Err(Fatal::Recovery { height, reason }) => {

@@ -17,17 +17,20 @@ pub enum Namespace {
     Raft,
     /// This node and its peers. `admin_addPeer` can change where a member is looked for, but not who is a member.
     Admin,
+    /// Extending private contracts to new parties, as in Quorum.
+    QuorumExtension,
 }
 
 impl Namespace {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Eth,
         Self::Net,
         Self::Web3,
         Self::Txpool,
         Self::Raft,
         Self::Admin,
+        Self::QuorumExtension,
     ];
 
     /// The prefix of its methods.
@@ -39,6 +42,7 @@ impl Namespace {
             Self::Txpool => "txpool",
             Self::Raft => "raft",
             Self::Admin => "admin",
+            Self::QuorumExtension => "quorumExtension",
         }
     }
 }
@@ -52,7 +56,7 @@ impl std::str::FromStr for Namespace {
             .find(|n| n.name() == name)
             .ok_or_else(|| ConfigError {
                 field: "namespaces",
-                reason: format!("{name:?} is none of eth, net, web3, txpool, raft, admin"),
+                reason: format!("{name:?} is none of eth, net, web3, txpool, raft, admin, quorumExtension"),
             })
     }
 }
@@ -122,6 +126,9 @@ pub struct RpcConfig {
     pub submit_wait_max: Duration,
     /// Clients that wait for a transaction to be in a block, over all connections.
     pub waiters_max: usize,
+    /// Private transactions that are being distributed at the same time, over all connections. Each holds its payload in memory.
+    /// At least 1.
+    pub private_sends_max: usize,
     /// Committed entries that this node may still have to import and count as synced.
     pub sync_lag_max: u64,
     /// Bytes of one gRPC request message.
@@ -164,6 +171,7 @@ impl Default for RpcConfig {
             pool_content_max: 5_000,
             submit_wait_max: Duration::from_secs(60),
             waiters_max: 16_384,
+            private_sends_max: 256,
             sync_lag_max: 64,
             grpc_request_bytes_max: 4 << 20,
             grpc_response_bytes_max: 32 << 20,
@@ -188,6 +196,7 @@ impl RpcConfig {
             ("subscription_queue", self.subscription_queue as usize),
             ("grpc_streams_max", self.grpc_streams_max as usize),
             ("waiters_max", self.waiters_max),
+            ("private_sends_max", self.private_sends_max),
         ];
         for (field, value) in at_least_one {
             if value == 0 {

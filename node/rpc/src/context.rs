@@ -10,7 +10,7 @@ use quorate_engine::Ledger;
 use quorate_pool::PoolHandle;
 use raft_adapter::RaftHandle;
 
-use crate::{MembershipApi, RpcConfig};
+use crate::{MembershipApi, PrivacyApi, RpcConfig};
 
 /// Everything that the servers work with. Cheap to clone.
 #[derive(Clone)]
@@ -27,6 +27,8 @@ pub struct RpcContext {
     pub network: Arc<dyn NetworkInfo>,
     /// Accounts that this node signs for.
     pub signer: Arc<dyn AccountSigner>,
+    /// Private transactions; `None`: switched off.
+    pub privacy: Option<Arc<dyn PrivacyApi>>,
     /// Answer of `web3_clientVersion`.
     pub client_version: String,
     /// Who this node is.

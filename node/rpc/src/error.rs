@@ -5,20 +5,23 @@
 //! variant must be judged here before it compiles.
 
 mod membership;
+mod privacy;
 
 pub use membership::membership_fault;
 
-use alloy_primitives::{B256, Bytes};
+use alloy_primitives::{Address, B256, Bytes};
 use jsonrpsee::types::ErrorObjectOwned;
 use quorate_chain::{StoreError, TransactionError};
-use quorate_evm::{CallError, EstimateError, InvalidTransaction};
+use quorate_evm::{
+    CallError, EstimateError, InvalidTransaction, PrivateEstimateError, PrivateRefusal,
+};
 use quorate_pool::{AdmitError, Fate};
 use quorate_state::{ApplyError, HistoryError, ReadError};
 use serde_json::Value;
 use tonic::{Code, Status};
 
 use crate::feed::FeedError;
-use crate::{MembershipError, SignError};
+use crate::{MembershipError, PrivacyError, SignError};
 
 /// Why a server ended.
 #[derive(Debug, thiserror::Error)]
@@ -157,6 +160,20 @@ pub enum RpcError {
     /// A new voter would cost the quorum: as above, with the way to do it.
     #[error("{}; a new voter counts only when it has caught up: add it with raft_addLearner, and when it follows use raft_promoteToPeer", membership::text(.0))]
     NewVoter(MembershipError),
+    /// A private transaction was not sent, or private state not read.
+    #[error(transparent)]
+    Privacy(PrivacyError),
+    /// This node is a party of no private contract at this address.
+    #[error("there is no private contract {address} on this node")]
+    UnknownContract {
+        /// The address.
+        address: Address,
+    },
+    /// Quorum's private form came where public transactions are taken: nobody would have the payload.
+    #[error(
+        "this is a private transaction (v 37 or 38): send it with eth_sendRawPrivateTransaction and its privateFor"
+    )]
+    PrivateForm,
     /// Quorum's refusal to promote what is no learner.
     #[error("{raft_id} is not a learner. only learner can be promoted to peer")]
     NotALearner {
@@ -213,6 +230,8 @@ const LIMIT: i32 = -32005;
 const INTERNAL: i32 = -32603;
 const PRUNED: i32 = 4444;
 const REVERTED: i32 = 3;
+/// Quorum's words for value in a private transaction.
+pub(crate) const VALUE_REFUSED: &str = "ether value is not supported for private transactions";
 /// EIP-7966: the transaction did not make it into a block in time.
 const WAIT_TIMEOUT: i32 = 4;
 
@@ -242,15 +261,18 @@ impl RpcError {
             },
             Self::Halted { .. } => new(REFUSED, Code::Aborted),
             Self::GasAllowance { .. } => new(REFUSED, Code::FailedPrecondition),
-            Self::UnknownBlock | Self::UnknownTransaction { .. } | Self::UnknownFilter => {
-                new(NOT_FOUND, Code::NotFound)
-            }
+            Self::UnknownBlock
+            | Self::UnknownTransaction { .. }
+            | Self::UnknownContract { .. }
+            | Self::UnknownFilter => new(NOT_FOUND, Code::NotFound),
             Self::Pruned { .. } => new(PRUNED, Code::OutOfRange),
             Self::PrunedBelow { below, .. } => Outward {
                 data: Some(serde_json::json!({ "prunedBelow": below })),
                 ..new(PRUNED, Code::OutOfRange)
             },
             Self::Membership(error) | Self::NewVoter(error) => membership::outward(error),
+            Self::Privacy(error) => privacy::outward(error),
+            Self::PrivateForm => new(REFUSED, Code::InvalidArgument),
             Self::NotALearner { .. } => new(REFUSED, Code::FailedPrecondition),
             Self::UnknownNode { .. } => new(NOT_FOUND, Code::NotFound),
             Self::TransferTimeout => new(UNAVAILABLE, Code::DeadlineExceeded),
@@ -293,7 +315,8 @@ impl RpcError {
     fn log(&self) {
         if let Self::Internal { reason }
         | Self::Membership(MembershipError::Failed { reason })
-        | Self::NewVoter(MembershipError::Failed { reason }) = self
+        | Self::NewVoter(MembershipError::Failed { reason })
+        | Self::Privacy(PrivacyError::Internal { reason }) = self
         {
             tracing::error!(reason, "a request failed inside the node");
         }
@@ -354,6 +377,7 @@ fn invalid(error: &InvalidTransaction) -> Outward {
         | InvalidTransaction::TooManyBlobs { .. }
         | InvalidTransaction::BlobVersion
         | InvalidTransaction::RecipientMissing { .. }
+        | InvalidTransaction::PrivateForm(_)
         | InvalidTransaction::EmptyAuthorizationList => new(REFUSED, Code::InvalidArgument),
     }
 }
@@ -419,6 +443,47 @@ fn abi_size(body: &[u8], at: usize) -> Option<usize> {
         return None;
     }
     usize::try_from(u64::from_be_bytes(low.try_into().ok()?)).ok()
+}
+
+impl From<PrivacyError> for RpcError {
+    fn from(error: PrivacyError) -> Self {
+        match error {
+            // With Solidity's reason, as in a call.
+            PrivacyError::Reverted { data } => Self::Reverted { data },
+            PrivacyError::Stopping => Self::Stopping,
+            other => Self::Privacy(other),
+        }
+    }
+}
+
+impl From<PrivateRefusal> for RpcError {
+    fn from(error: PrivateRefusal) -> Self {
+        match error {
+            PrivateRefusal::ValueTransfer { .. } => PrivacyError::Refused {
+                reason: VALUE_REFUSED.into(),
+            }
+            .into(),
+            PrivateRefusal::Authorizations { .. } => PrivacyError::Refused {
+                reason: error.to_string(),
+            }
+            .into(),
+            PrivateRefusal::Invalid(error) => Self::Invalid(error),
+            PrivateRefusal::OverrideConflict { .. } => Self::argument("stateOverrides", error),
+            PrivateRefusal::State(error) => error.into(),
+            PrivateRefusal::Internal { reason } => Self::Internal { reason },
+        }
+    }
+}
+
+impl From<PrivateEstimateError> for RpcError {
+    fn from(error: PrivateEstimateError) -> Self {
+        match error {
+            PrivateEstimateError::Reverted { data } => Self::Reverted { data },
+            PrivateEstimateError::Halted { reason } => Self::Halted { reason },
+            PrivateEstimateError::AboveAllowance { allowance } => Self::GasAllowance { allowance },
+            PrivateEstimateError::Refused(error) => error.into(),
+        }
+    }
 }
 
 impl From<StoreError> for RpcError {

@@ -54,6 +54,11 @@ impl BlockFeed {
         }
     }
 
+    /// Height of the next block.
+    pub(crate) fn next_height(&self) -> u64 {
+        self.next
+    }
+
     /// The next block, as soon as there is one. May be dropped while it waits without losing a block.
     ///
     /// # Errors

@@ -1,8 +1,10 @@
-//! The gRPC services `quorate.v1.Ledger` and `quorate.v1.Membership`, with health and reflection.
+//! The gRPC services `quorate.v1.Ledger`, `quorate.v1.Membership` and `quorate.v1.Privacy`, with health and reflection.
 
 mod convert;
 mod incoming;
 mod membership;
+mod privacy;
+mod private_submission;
 mod service;
 mod submissions;
 
@@ -13,11 +15,13 @@ use tonic::transport::Server;
 use quorate_proto::v1;
 use quorate_proto::v1::ledger_server::LedgerServer;
 use quorate_proto::v1::membership_server::MembershipServer;
+use quorate_proto::v1::privacy_server::PrivacyServer;
 
 use crate::feed::BlockFeed;
 use crate::node::Node;
 use crate::{RpcContext, ServeError};
 use membership::MembershipService;
+use privacy::PrivacyService;
 use service::LedgerService;
 
 /// Bytes that a client may send on one stream before it must wait for us. Streams of transactions are the largest.
@@ -44,10 +48,16 @@ pub async fn serve_grpc(
     let membership = MembershipServer::new(MembershipService::new(node.clone()))
         .max_decoding_message_size(config.grpc_request_bytes_max)
         .max_encoding_message_size(config.grpc_response_bytes_max);
+    let privacy = PrivacyServer::new(PrivacyService::new(node.clone()))
+        .max_decoding_message_size(config.grpc_request_bytes_max)
+        .max_encoding_message_size(config.grpc_response_bytes_max);
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_serving::<LedgerServer<LedgerService>>().await;
     reporter
         .set_serving::<MembershipServer<MembershipService>>()
+        .await;
+    reporter
+        .set_serving::<PrivacyServer<PrivacyService>>()
         .await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
@@ -62,6 +72,7 @@ pub async fn serve_grpc(
         .http2_keepalive_timeout(Some(config.grpc_keep_alive))
         .add_service(ledger)
         .add_service(membership)
+        .add_service(privacy)
         .add_service(health)
         .add_service(reflection().build_v1()?)
         // Older tools ask for this one only.

@@ -10,6 +10,7 @@ use std::time::SystemTime;
 
 use futures::future::BoxFuture;
 use quorate_chain::{Member, MemberRole, NodeId};
+use quorate_engine::EnclaveKey;
 use tokio::sync::watch;
 
 pub(crate) use changes::{ChangePlaces, WAIT_MAX};
@@ -111,6 +112,10 @@ pub struct MemberState {
     pub connected: bool,
     /// Log entries that it is behind the leader. Known on the leader and, by asking it, elsewhere; else `None`.
     pub lag: Option<u64>,
+    /// Keys under which its enclave receives private payloads, rising; empty: it announced none.
+    pub enclave_keys: Vec<EnclaveKey>,
+    /// How many times it announced them.
+    pub keys_sequence: u64,
 }
 
 /// Someone that was a member. Its raft id is never given again.
@@ -191,6 +196,17 @@ pub enum ChangeStep {
         raft_id: u64,
         /// `host:port` or a multiaddress.
         address: String,
+    },
+    /// A member announces the keys of its enclave, instead of those before.
+    SetKeys {
+        /// The member.
+        raft_id: u64,
+        /// Rising, none twice, at most [`quorate_engine::ENCLAVE_KEYS_MAX`].
+        keys: Vec<EnclaveKey>,
+        /// Greater than `MemberState::keys_sequence`.
+        sequence: u64,
+        /// The member's own, see `quorate_engine::MemberDetails::keys_digest`.
+        signature: [u8; 65],
     },
     /// A member leaves for ever; its key may come back under a new raft id.
     Remove {

@@ -20,8 +20,8 @@ use crate::feed::is_recent;
 use crate::json::filters::Filters;
 use crate::json::logs::Blooms;
 use crate::membership::ChangePlaces;
-use crate::waiters::{Included, Waiters};
-use crate::{RpcContext, RpcError};
+use crate::waiters::{Included, Waiter, Waiters};
+use crate::{PrivacyApi, PrivacyError, RpcContext, RpcError};
 
 /// Transactions above this size are hashed and checked on a thread of their own: keccak of 16 KiB takes about as long as the
 /// signature check that every transaction costs.
@@ -43,6 +43,8 @@ pub(crate) struct Node {
     /// Height when the server started, for `eth_syncing`.
     pub(crate) started_at: u64,
     head: watch::Receiver<u64>,
+    /// Places for private transactions that are being distributed.
+    pub(crate) private_sends: Semaphore,
     calls: Arc<Semaphore>,
     reads: Arc<Semaphore>,
 }
@@ -74,6 +76,7 @@ impl Node {
             blooms: Blooms::default(),
             changes: ChangePlaces::default(),
             senders: Mutex::new(BTreeMap::new()),
+            private_sends: Semaphore::new(config.private_sends_max),
             calls: Arc::new(Semaphore::new(config.concurrent_calls)),
             reads: Arc::new(Semaphore::new(config.concurrent_reads)),
             started_at,
@@ -81,6 +84,12 @@ impl Node {
             ctx,
             stop,
         })
+    }
+
+    /// Private transactions, if this node takes part in them.
+    pub(crate) fn privacy(&self) -> Result<&Arc<dyn PrivacyApi>, RpcError> {
+        let privacy = self.ctx.privacy.as_ref();
+        Ok(privacy.ok_or(PrivacyError::Off)?)
     }
 
     pub(crate) fn ledger(&self) -> &Ledger {
@@ -284,10 +293,22 @@ impl Node {
         wait: Duration,
     ) -> Result<Included, RpcError> {
         let started = Instant::now();
-        let deadline = started + wait.min(self.ctx.config.submit_wait_max);
         // The network form's hash is the transaction's, so that the waiter is there before the block can be.
-        let mut waiter = self.waiters.register(keccak256(&raw))?;
+        let waiter = self.waiters.register(keccak256(&raw))?;
         let hash = self.submit(raw).await?;
+        self.included_within(hash, waiter, started, wait).await
+    }
+
+    /// Waits until a transaction that the pool has taken is in a block; `waiter` was there before. The time is counted from
+    /// `started`.
+    pub(crate) async fn included_within(
+        &self,
+        hash: B256,
+        mut waiter: Waiter,
+        started: Instant,
+        wait: Duration,
+    ) -> Result<Included, RpcError> {
+        let deadline = started + wait.min(self.ctx.config.submit_wait_max);
         loop {
             let look = deadline.min(Instant::now() + FATE_CHECK);
             tokio::select! {

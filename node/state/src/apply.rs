@@ -39,6 +39,7 @@ struct PreparedStorage {
 impl Live {
     /// The state after one more block.
     pub(crate) fn apply(&self, diff: &StateDiff) -> Result<Live, ApplyError> {
+        fail_point!("state.apply");
         let accounts: Vec<(&Address, &AccountChange)> = diff.accounts.iter().collect();
         let prepare = |(address, change): (&Address, &AccountChange)| self.prepare(address, change);
         let prepared: Vec<Option<Prepared>> = if accounts.len() >= PARALLEL_ACCOUNTS_MIN {
@@ -249,8 +250,8 @@ impl Live {
         }))
     }
 
-    /// Every slot of an account that has a value, with it. Costs a read per slot; only a self-destruct needs it.
-    fn all_values(&self, address: &Address) -> Result<BTreeMap<U256, U256>, ApplyError> {
+    /// Every slot of an account that has a value, with it. Costs a read per slot.
+    pub(crate) fn all_values(&self, address: &Address) -> Result<BTreeMap<U256, U256>, ApplyError> {
         let mut values = BTreeMap::new();
         let slots = self
             .disk

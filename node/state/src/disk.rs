@@ -258,6 +258,15 @@ pub(crate) fn storage_failed(error: KvError) -> ReadError {
     }
 }
 
+/// An error that a fail point gave.
+#[cfg(feature = "fail-points")]
+#[allow(clippy::needless_pass_by_value, reason = "a fail point gives it away")]
+pub(crate) fn pretended(error: std::io::Error) -> ReadError {
+    ReadError::Storage {
+        reason: error.to_string(),
+    }
+}
+
 pub(crate) fn damaged(key: &[u8], reason: &str) -> ReadError {
     ReadError::Damaged {
         key: alloy_primitives::hex::encode_prefixed(key),

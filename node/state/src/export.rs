@@ -311,6 +311,7 @@ impl<'a> Sink<'a> {
         let path = self.dir.join(chunk_file_name(chunk.number()));
         let (bytes, info) = chunk.finish();
         fs::create_dir_all(self.dir).map_err(|e| io("create", self.dir.to_path_buf(), &e))?;
+        fail_point!("state.export.chunk", |e| io("create", path.clone(), &e));
         let mut file = File::create(&path).map_err(|e| io("create", path.clone(), &e))?;
         file.write_all(&bytes)
             .and_then(|()| file.sync_all())

@@ -10,6 +10,8 @@ use alloy_primitives::{Address, B256, Bytes, U256};
 use alloy_trie::{EMPTY_ROOT_HASH, Nibbles};
 use quorate_kv::Batch;
 
+#[cfg(feature = "fail-points")]
+use crate::disk::pretended;
 use crate::disk::{Disk, Mark, Persisted, Tries, damaged, storage_failed, trie_failed};
 use crate::snapshot::{Live, decode_leaf};
 use crate::trie::{NodeReader, NodeWrite, Pruning, Trie, keep_levels};
@@ -78,11 +80,14 @@ impl FlushJob {
         let started = Instant::now();
         let (disk, target) = (&self.target.disk, &self.target);
         let Mark { height, root } = target.mark;
+        fail_point!("state.flush.build");
         let mut done = Batch::new();
         done.put(layout::KEY_DURABLE, layout::encode_durable(height, &root));
         // The order matters to those who read meanwhile. Old values come first: whoever meets a flat value that is too new
         // finds the old one. Nobody needs a trie node that changes: only states that this flush leaves behind have it.
-        let stages = vec![self.history(), self.flat()?, self.tries()?, done];
+        let history = self.history();
+        fail_point!("state.flush.history");
+        let stages = vec![history, self.flat()?, self.tries()?, done];
         let writes = stages.iter().map(Batch::len).sum();
         let bytes = stages.iter().map(Batch::size_bytes).sum();
 
@@ -93,12 +98,15 @@ impl FlushJob {
         }
         // Before writing: a reader that finds the old mark after reading a flat value knows that the value is an old one.
         disk.marks.write().flushing = target.mark;
+        fail_point!("state.flush.write", pretended);
         disk.kv.write_staged(stages).map_err(storage_failed)?;
+        fail_point!("state.flush.written");
         // Only now that it is durable: the durable height lets the log be cut.
         disk.marks.write().durable = target.mark;
         disk.durable_bytes
             .store(target.changed_bytes, Ordering::Release);
 
+        fail_point!("state.flush.done");
         let (tries, resident) = self.pruned_tries(disk);
         *disk.persisted.lock() = Arc::new(Persisted {
             mark: target.mark,

@@ -160,6 +160,7 @@ pub(crate) fn write(
     end.put(layout::KEY_DURABLE, layout::encode_durable(0, &root));
     // The mark must not overtake what it stands for: a barrier lies between them.
     kv.barrier().map_err(storage_failed)?;
+    fail_point!("state.genesis", |e| crate::disk::pretended(e).into());
     kv.write(end).map_err(storage_failed)?;
     kv.barrier().map_err(storage_failed)?;
     Ok(Mark { height: 0, root })

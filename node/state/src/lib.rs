@@ -41,6 +41,21 @@
 //! # Read next
 //! `snapshot.rs` (what readers hold), `apply.rs` (from one state to the next), `layout.rs` (what lies on disk).
 
+/// A named place where tests of whole processes can make this room wait, panic or fail; see `quorate-fail-points`. Nothing is
+/// left of it without the feature `fail-points`.
+macro_rules! fail_point {
+    ($name:literal) => {
+        #[cfg(feature = "fail-points")]
+        quorate_fail_points::pass($name);
+    };
+    ($name:literal, $failed:expr) => {
+        #[cfg(feature = "fail-points")]
+        if let Some(error) = quorate_fail_points::error($name) {
+            return Err(($failed)(error));
+        }
+    };
+}
+
 mod account;
 mod apply;
 mod change;
@@ -51,6 +66,9 @@ mod disk;
 mod error;
 mod export;
 mod flush;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod genesis;
 mod layout;
 mod metrics;

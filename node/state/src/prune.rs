@@ -40,6 +40,7 @@ impl StateStore {
         kv.barrier().map_err(storage_failed)?;
         // Before anything goes: a reader that looks at this after reading knows whether what it read was whole.
         disk.history_start.fetch_max(first, Ordering::AcqRel);
+        fail_point!("state.prune", crate::disk::pretended);
         let mut entries = 0;
         for kind in [b'a', b's'] {
             // An entry holds changes up to the height that its key ends with. A read at a height needs those above it.

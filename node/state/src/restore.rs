@@ -107,6 +107,7 @@ fn restore_in_stretches<E: Display>(
     if first.transpose().map_err(storage_failed)?.is_some() {
         return Err(RestoreError::NotEmpty);
     }
+    fail_point!("state.restore", |e| crate::disk::pretended(e).into());
     let mut begin = Batch::new();
     begin.put(layout::KEY_FORMAT, [layout::FORMAT]);
     begin.put(layout::KEY_GENESIS, genesis_hash.to_vec());
@@ -130,6 +131,7 @@ fn restore_in_stretches<E: Display>(
     end.put(layout::KEY_HISTORY, height.to_be_bytes());
     end.put(layout::KEY_DURABLE, layout::encode_durable(height, &found));
     end.delete(layout::KEY_RESTORE);
+    fail_point!("state.restore.end", |e| crate::disk::pretended(e).into());
     // The mark must not overtake what it stands for.
     kv.barrier().map_err(storage_failed)?;
     kv.write(end).map_err(storage_failed)?;
@@ -171,6 +173,7 @@ impl<'a> Intake<'a> {
                 number,
                 reason: e.to_string(),
             })?;
+            fail_point!("state.restore.chunk", |e| crate::disk::pretended(e).into());
             let wrong = |reason| RestoreError::Chunk { number, reason };
             check_chunk(&bytes, info).map_err(wrong)?;
             let mut reader = ChunkReader::new(&bytes, number).map_err(wrong)?;

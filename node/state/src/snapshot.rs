@@ -1,5 +1,6 @@
 //! The state as of one height, as a value.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -110,6 +111,19 @@ impl Snapshot {
     /// As [`apply`](Self::apply), without `InvalidDiff`.
     pub fn prove(&self, address: &Address, slots: &[U256]) -> Result<AccountProof, ApplyError> {
         self.require_live()?.prove(address, slots)
+    }
+
+    /// Every slot of an account that has a value, with it; `None` if there are more than `slots_max`. Costs a read per slot.
+    ///
+    /// # Errors
+    /// As [`prove`](Self::prove).
+    pub fn storage_entries(
+        &self,
+        address: &Address,
+        slots_max: usize,
+    ) -> Result<Option<BTreeMap<U256, U256>>, ApplyError> {
+        let values = self.require_live()?.all_values(address)?;
+        Ok((values.len() <= slots_max).then_some(values))
     }
 
     fn require_live(&self) -> Result<&Arc<Live>, ApplyError> {

@@ -60,6 +60,7 @@ impl StateStore {
         config
             .check()
             .map_err(|(field, allowed)| OpenError::Config { field, allowed })?;
+        fail_point!("state.open");
         let durable = match find_state(kv.as_ref(), genesis_hash)? {
             Some(durable) => durable,
             None => genesis::write(kv.as_ref(), genesis, genesis_hash)?,

@@ -21,6 +21,7 @@ fn first_seed(bug: PlantedBug) -> u64 {
         PlantedBug::CommitOfTornReplacement => 920,
         PlantedBug::RemovedStaysSilent => 210,
         PlantedBug::ForgetCommitBeforeChange => 10_008_900,
+        PlantedBug::DeafToOlderTerms => 20_137_200,
         _ => 0,
     }
 }

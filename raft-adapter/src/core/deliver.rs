@@ -46,6 +46,7 @@ impl Core {
                 format!("the application reports {index} as applied, delivered is {delivered}");
             return Err(Fatal::Impossible { what });
         }
+        fail_point!("raft.ready.applied");
         self.applied = self.applied.max(index.0);
         self.window.applied(self.applied);
         Ok(())
@@ -99,6 +100,7 @@ impl Core {
         if marker.snapshot_index > limit {
             return false;
         }
+        fail_point!("raft.snapshot.deliver");
         let snapshot = InstalledSnapshot {
             index: LogIndex(marker.snapshot_index),
             term: Term(marker.snapshot_term),
@@ -164,6 +166,7 @@ impl Core {
         if up_to.0 <= self.raw.store().marker().snapshot_index {
             return Ok(());
         }
+        fail_point!("raft.ready.compact");
         let cut = up_to.0.saturating_sub(self.config.trailing_entries);
         let (write, batch) = self
             .raw

@@ -27,6 +27,7 @@ impl Core {
         }
         let stays = table.voters().any(|voter| voter == self.config.id);
         if stays {
+            fail_point!("raft.change.leave");
             let left = self
                 .raw
                 .propose_conf_change(Vec::new(), ConfChangeV2::default());

@@ -119,6 +119,7 @@ impl Core {
         out: &mut Vec<Output>,
     ) {
         let label = answer.as_ref().map_or_else(ChangeError::label, |_| "done");
+        fail_point!("raft.change.answer");
         *self.change_outcomes.entry(label).or_default() += 1;
         let answer = Answer::Change(answer);
         out.push(Output::Answer { ticket, answer });
@@ -171,6 +172,7 @@ impl Core {
         if !change.force {
             self.check_reachable(&table, &logged)?;
         }
+        fail_point!("raft.change.propose");
         self.raw
             .propose_conf_change(Vec::new(), logged.to_raft())
             .map_err(|_| ChangeError::Busy)?;
@@ -383,6 +385,7 @@ impl Core {
                 return Ok(());
             }
         };
+        fail_point!("raft.change.apply");
         self.say_farewell(&before, &after);
         let carried_out = match &logged {
             Logged::Plain => {

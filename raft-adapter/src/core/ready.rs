@@ -67,6 +67,9 @@ impl Core {
         let number = ready.number();
         let (must_write, in_order) = (ready.must_sync(), !self.writes.is_empty());
         if must_write || (in_order && !then_send.is_empty()) {
+            if snapshot.is_some() {
+                fail_point!("raft.snapshot.save");
+            }
             let holds_log = snapshot.is_some() || !entries.is_empty();
             let snapshot_index = snapshot
                 .as_ref()

@@ -69,6 +69,18 @@ impl DropReason {
 pub(super) const NUMBER_MAX: u64 = u64::MAX / 4;
 
 impl Core {
+    /// Asking for a pre-vote raises nobody's term, so a member of an older term may refuse it, and tell with its refusal what is
+    /// committed: maybe that a joint configuration is left in which its own vote was still needed. raft-rs would take the answer for
+    /// an old one. Refusing costs no more than one round; what is committed stays so.
+    fn hear_refusal_of_older_term(&self, message: &mut Message) {
+        let refuses =
+            message.msg_type == MessageType::MsgRequestPreVoteResponse as i32 && message.reject;
+        let term = self.raw.raft.term;
+        if refuses && message.term != 0 && message.term < term && !planted!(DeafToOlderTerms) {
+            message.term = term;
+        }
+    }
+
     pub(super) fn received(
         &mut self,
         from: RaftId,
@@ -88,6 +100,7 @@ impl Core {
             self.heard.insert(from, self.ticks);
         }
         let mut message = message;
+        self.hear_refusal_of_older_term(&mut message);
         self.check_promises(&mut message, out)?;
         let offered = message.msg_type == MessageType::MsgTimeoutNow as i32;
         if offered && self.behind_own_promises().is_some() {

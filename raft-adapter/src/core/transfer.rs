@@ -27,6 +27,7 @@ impl Core {
             });
             return;
         }
+        fail_point!("raft.ready.transfer");
         self.raw.transfer_leader(to.0);
         // raft-rs gives up after one election timeout; the election itself may take another.
         let ticks_left = self.config.election_ticks.saturating_mul(2);

@@ -142,6 +142,7 @@ impl FolderDisk {
 
 impl Disk for FolderDisk {
     fn segments(&self) -> io::Result<Vec<SegmentNumber>> {
+        fail_point!("raft.log.recover.list", |error| error);
         let mut segments = Vec::new();
         for entry in std::fs::read_dir(&self.dir)? {
             let name = entry?.file_name();
@@ -162,10 +163,12 @@ impl Disk for FolderDisk {
     }
 
     fn read_all(&self, segment: SegmentNumber) -> io::Result<Vec<u8>> {
+        fail_point!("raft.log.recover.read", |error| error);
         std::fs::read(self.path(segment))
     }
 
     fn read(&self, segment: SegmentNumber, offset: u64, length: u64) -> io::Result<Vec<u8>> {
+        fail_point!("raft.log.read", |error| error);
         let length = usize::try_from(length).map_err(io::Error::other)?;
         let mut bytes = vec![0; length];
         self.file(segment)?.read_exact_at(&mut bytes, offset)?;
@@ -173,6 +176,7 @@ impl Disk for FolderDisk {
     }
 
     fn create(&self, segment: SegmentNumber, header: &[u8], size_bytes: u64) -> io::Result<()> {
+        fail_point!("raft.log.create", |error| error);
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -187,30 +191,44 @@ impl Disk for FolderDisk {
             }
             Err(error) => return Err(error.into()),
         }
+        fail_point!("raft.log.create.header", |error| error);
         file.write_all_at(header, 0)?;
         file.sync_all()?;
+        fail_point!("raft.log.create.folder", |error| error);
         self.sync_dir()?;
         self.files.lock().insert(segment, Arc::new(file));
         Ok(())
     }
 
     fn write(&self, segment: SegmentNumber, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.file(segment)?.write_all_at(bytes, offset)
+        fail_point!("raft.log.write", |error| error);
+        let file = self.file(segment)?;
+        fail_point!("raft.log.write.torn", |error| {
+            let half = bytes.get(..bytes.len() / 2).unwrap_or_default();
+            file.write_all_at(half, offset).err().unwrap_or(error)
+        });
+        file.write_all_at(bytes, offset)
     }
 
     fn sync(&self, segment: SegmentNumber) -> io::Result<()> {
-        self.file(segment)?.sync_data()
+        fail_point!("raft.log.sync", |error| error);
+        self.file(segment)?.sync_data()?;
+        fail_point!("raft.log.sync.done");
+        Ok(())
     }
 
     fn truncate(&self, segment: SegmentNumber, size_bytes: u64) -> io::Result<()> {
+        fail_point!("raft.log.truncate", |error| error);
         let file = self.file(segment)?;
         file.set_len(size_bytes)?;
         file.sync_all()
     }
 
     fn remove(&self, segment: SegmentNumber) -> io::Result<()> {
+        fail_point!("raft.log.remove", |error| error);
         self.files.lock().remove(&segment);
         std::fs::remove_file(self.path(segment))?;
+        fail_point!("raft.log.remove.folder", |error| error);
         self.sync_dir()
     }
 }

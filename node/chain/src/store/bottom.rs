@@ -139,6 +139,7 @@ impl Bottom {
         file.write_all(&parts.concat())
             .map_err(|e| io("write", &new, &e))?;
         file.sync_all().map_err(|e| io("sync", &new, &e))?;
+        fail_point!("blocks.base.rename", |e| io("rename", &new, &e));
         fs::rename(&new, dir.join(NAME)).map_err(|e| io("rename", &new, &e))?;
         sync_folder(dir)
     }

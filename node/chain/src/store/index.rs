@@ -32,6 +32,7 @@ impl Index {
         let Some((_, last)) = blocks.last() else {
             return Ok(());
         };
+        fail_point!("blocks.index");
         let mut batch = Batch::new();
         for (place, block) in blocks {
             let height = block.height().to_be_bytes();
@@ -45,7 +46,9 @@ impl Index {
             }
         }
         batch.put(LAST.to_vec(), last.height().to_be_bytes().to_vec());
-        self.kv.write(batch)
+        self.kv.write(batch)?;
+        fail_point!("blocks.index.done");
+        Ok(())
     }
 
     pub(super) fn last(&self) -> Result<Option<(u64, Place)>, KvError> {
@@ -83,6 +86,7 @@ impl Index {
 
     /// Removes the entries of blocks that are no longer kept.
     pub(super) fn forget(&self, blocks: &[ImportedBlock]) -> Result<(), KvError> {
+        fail_point!("blocks.prune.forget");
         let mut batch = Batch::new();
         for block in blocks {
             batch.delete(key(b'n', &block.height().to_be_bytes()));

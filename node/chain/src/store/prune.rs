@@ -113,6 +113,7 @@ impl BlockStore {
         };
         // Everything that is going to be dropped must be in the index first, or its entries would appear afterwards.
         self.barrier()?;
+        fail_point!("blocks.prune");
         let bottom = Bottom::new(base, self.headers_below(base)?);
         bottom.write(self.segments.dir(), self.genesis.hash())?;
         *self.bottom.write() = bottom;

@@ -127,6 +127,7 @@ impl Segments {
             let path = path(&self.dir, first);
             let bytes = file.map_or(Ok(0), |file| file.metadata().map(|m| m.len()));
             let bytes = bytes.map_err(|e| io("inspect", &path, &e))?;
+            fail_point!("blocks.prune.remove", |e| io("remove", &path, &e));
             fs::remove_file(&path).map_err(|e| io("remove", &path, &e))?;
             let mut files = self.files.lock();
             files.earlier_bytes = files.earlier_bytes.saturating_sub(bytes);
@@ -169,8 +170,14 @@ impl Segments {
             return Err(StoreError::Poisoned);
         };
         let offset = files.end;
-        file.write_all_at(&bytes, offset)
-            .map_err(|e| io("write", &path(&self.dir, segment), &e))?;
+        let failed = |e: std::io::Error| io("write", &path(&self.dir, segment), &e);
+        fail_point!("blocks.append", failed);
+        fail_point!("blocks.append.torn", |e| {
+            let half = bytes.get(..bytes.len() / 2).unwrap_or_default();
+            failed(file.write_all_at(half, offset).err().unwrap_or(e))
+        });
+        file.write_all_at(&bytes, offset).map_err(failed)?;
+        fail_point!("blocks.append.done");
         files.end += bytes.len() as u64;
         Ok(Place { segment, offset })
     }
@@ -178,10 +185,12 @@ impl Segments {
     fn roll(&self, files: &mut Files, first: u64) -> Result<(), StoreError> {
         // Only the end of the last file may be torn: everything before it is on disk first.
         if let Some((previous, file)) = files.open.last_key_value() {
+            fail_point!("blocks.roll.sync", |e| io("sync", &self.dir, &e));
             file.sync_data()
                 .map_err(|e| io("sync", &self::path(&self.dir, *previous), &e))?;
         }
         let path = path(&self.dir, first);
+        fail_point!("blocks.roll.create", |e| io("create", &path, &e));
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -194,6 +203,7 @@ impl Segments {
         file.write_all(&header)
             .map_err(|e| io("write", &path, &e))?;
         file.sync_all().map_err(|e| io("sync", &path, &e))?;
+        fail_point!("blocks.roll.folder", |e| io("sync", &self.dir, &e));
         // The directory entry must survive as well, or the synced records in the file would be out of reach.
         sync_folder(&self.dir)?;
         self.synced.advance(first, FILE_HEADER_BYTES)?;
@@ -211,6 +221,7 @@ impl Segments {
             last.map(|(first, file)| (*first, Arc::clone(file), files.end))
         };
         if let Some((segment, file, end)) = last {
+            fail_point!("blocks.sync", |e| io("sync", &self.dir, &e));
             file.sync_data().map_err(|e| io("sync", &self.dir, &e))?;
             self.synced.advance(segment, end)?;
         }
@@ -381,6 +392,7 @@ fn next_record(file: &File, offset: u64, file_length: u64) -> std::io::Result<Fo
 
 fn cut(file: &File, path: &Path, from: u64, to: u64) -> Result<(), StoreError> {
     tracing::warn!(file = %path.display(), from, to, "cutting the torn tail of the block store");
+    fail_point!("blocks.recover.cut", |e| io("truncate", path, &e));
     file.set_len(from).map_err(|e| io("truncate", path, &e))?;
     file.sync_all().map_err(|e| io("sync", path, &e))
 }

@@ -66,6 +66,7 @@ impl SyncedMark {
         if latest.is_some_and(|slot| (slot.segment, slot.end) >= (segment, end)) {
             return Ok(());
         }
+        fail_point!("blocks.sync.mark", |e| io("write", &self.path, &e));
         let turn = latest.map_or(0, |slot| slot.turn + 1);
         let slot = Slot { turn, segment, end };
         self.file

@@ -295,3 +295,50 @@ fn after_a_crash_at_any_write_every_delivery_is_either_done_or_due_again() {
         assert_eq!(outbox.take_due(u64::MAX, 100).unwrap().len(), pending);
     }
 }
+
+#[test]
+fn outcomes_that_are_entered_later_keep_acknowledgements_and_leave_only_what_is_pending() {
+    let (kv, outbox) = outbox();
+    let outcome = |state| (state, String::new());
+    let first = BTreeMap::from([
+        (node(2), outcome(DeliveryState::Acknowledged)),
+        (node(3), outcome(DeliveryState::Pending)),
+        (node(4), (DeliveryState::Refused, "no".to_owned())),
+    ]);
+    outbox
+        .enter(&hash(1), &first, &AckPolicy::KOfN(1), 100)
+        .unwrap();
+    // Durable without anyone else's barrier.
+    kv.crash();
+    let outbox = Outbox::open(kv, OutboxConfig::default()).unwrap();
+    assert_eq!(outbox.status().unwrap().pending, 1);
+    assert_eq!(
+        outbox.progress(&hash(1)).unwrap(),
+        Some(AckProgress::Satisfied)
+    );
+    let due = outbox.take_due(100, 10).unwrap();
+    assert_eq!(names(&due), [(hash(1), node(3))]);
+
+    let second = BTreeMap::from([
+        (node(2), outcome(DeliveryState::Pending)),
+        (node(3), outcome(DeliveryState::Acknowledged)),
+        (node(5), outcome(DeliveryState::Pending)),
+    ]);
+    outbox
+        .enter(&hash(1), &second, &AckPolicy::All, 200)
+        .unwrap();
+    let states: Vec<_> = outbox.deliveries(&hash(1)).unwrap();
+    let states: Vec<_> = states.iter().map(|d| (d.node, d.state)).collect();
+    assert_eq!(
+        states,
+        [
+            (node(2), DeliveryState::Acknowledged),
+            (node(3), DeliveryState::Acknowledged),
+            (node(4), DeliveryState::Refused),
+            (node(5), DeliveryState::Pending),
+        ]
+    );
+    assert_eq!(outbox.status().unwrap().pending, 1);
+    outbox.acknowledged(&hash(1), &node(5), 300).unwrap();
+    assert_eq!(outbox.status().unwrap().pending, 0);
+}

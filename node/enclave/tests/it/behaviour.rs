@@ -1,8 +1,8 @@
 //! What every enclave promises, asked of both implementations.
 
 use quorate_enclave::{
-    Enclave, EnclaveError, HybridKey, KeyAnnouncement, KeyRing, LocalEnclave, Opening, PrivacyFlag,
-    PublicKey, Refusal, Suite, envelope,
+    Enclave, EnclaveError, HybridKey, KeyAnnouncement, KeyRing, LocalEnclave, Opening, PayloadHash,
+    PrivacyFlag, PublicKey, RecogniseRequest, Recognised, Refusal, Suite, TagRequest, envelope,
 };
 
 use crate::parties::{Served, announcement, context, local, open, request};
@@ -273,4 +273,50 @@ async fn a_second_key_sends_when_it_is_named_and_either_opens() {
             assert_eq!(open(&enclave, &copy).await.as_recipient, key.key);
         }
     }
+}
+
+#[tokio::test]
+async fn a_party_recognises_its_tag_among_others_and_strangers_recognise_none() {
+    both(async |enclave| {
+        let (one, stranger) = (local(), local());
+        let sender = announcement(enclave).await.key;
+        let party = announcement(&one).await.key;
+        let hash = PayloadHash::of(b"ciphertext");
+        let request = TagRequest {
+            hash,
+            sender,
+            parties: vec![sender, party],
+        };
+        let mut tags = enclave.tags(request).await.unwrap();
+        assert_eq!(tags.len(), 2);
+        tags.reverse();
+        tags.insert(0, [7; 8]);
+        let ask = |senders: Vec<PublicKey>| RecogniseRequest {
+            hash,
+            senders,
+            tags: tags.clone(),
+        };
+        let others = announcement(&stranger).await.key;
+        let senders = || vec![others, sender];
+        let found = Recognised { party, sender };
+        assert_eq!(one.recognise(ask(senders())).await, Ok(Some(found)));
+        assert_eq!(stranger.recognise(ask(senders())).await, Ok(None));
+        // The sender itself, after it lost its disk.
+        let found = Recognised {
+            party: sender,
+            sender,
+        };
+        assert_eq!(enclave.recognise(ask(senders())).await, Ok(Some(found)));
+        assert_eq!(enclave.recognise(ask(vec![others])).await, Ok(None));
+        let unknown = TagRequest {
+            hash,
+            sender: party,
+            parties: vec![sender],
+        };
+        assert_eq!(
+            enclave.tags(unknown).await,
+            Err(EnclaveError::Refused(Refusal::UnknownSender { key: party }))
+        );
+    })
+    .await;
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use quorate_enclave::{
     ClientTls, Enclave, EnclaveError, EnclaveServer, Endpoint, EndpointError, Listen, Opening,
-    RemoteConfig, RemoteEnclave, ServerConfig, ServerError, ServerTls, Suite,
+    RecogniseRequest, RemoteConfig, RemoteEnclave, ServerConfig, ServerError, ServerTls, Suite,
 };
 use rcgen::{BasicConstraints, Certificate, CertificateParams, IsCa, KeyPair};
 use tempfile::TempDir;
@@ -33,6 +33,14 @@ async fn an_enclave_that_is_gone_is_unreachable_and_works_again_when_it_is_back(
         assert!(error.is_silence() && error.is_retryable());
     }
     assert!(client.health().await.is_err());
+    // Silence is no answer to "is one of these tags for you" either.
+    let asked = RecogniseRequest {
+        hash: sealed.hash,
+        senders: vec![sealed.envelope.sender()],
+        tags: vec![[0; 8]],
+    };
+    let error = client.recognise(asked).await.unwrap_err();
+    assert!(error.is_silence(), "{error}");
     served.serve().await;
     assert_eq!(*open(&client, &sealed.envelope).await.payload, b"payload");
     served.stop().await;

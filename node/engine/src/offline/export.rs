@@ -74,6 +74,7 @@ pub fn export(
                 first: base,
                 last: head,
             })?;
+            fail_point!("engine.offline.export");
             writer.push(&block)?;
             last_hash = block.hash();
             if height % 256 == 0 || height == last {
@@ -110,6 +111,7 @@ pub fn export(
         last_hash,
         files,
     };
+    fail_point!("engine.offline.export.index");
     write_whole(&dir.join(INDEX), index.encode().as_bytes())?;
     Ok(report)
 }

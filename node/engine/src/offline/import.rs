@@ -116,6 +116,7 @@ struct Intake<'a> {
 impl Intake<'_> {
     /// True if the block was new.
     fn take(&self, block: ImportedBlock) -> Result<bool, OfflineError> {
+        fail_point!("engine.offline.import");
         let (height, found) = (block.height(), block.hash());
         let head = self.blocks.head();
         if height <= head.height() {

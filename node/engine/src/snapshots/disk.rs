@@ -10,9 +10,12 @@ use super::error::FileError;
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     let new = path.with_extension("new");
     let failed = |action, error: std::io::Error| FileError::new(action, path, &error);
+    fail_point!("engine.snapshot.file.create", |e| failed("create", e));
     let mut file = File::create(&new).map_err(|e| failed("create", e))?;
     file.write_all(bytes).map_err(|e| failed("write", e))?;
+    fail_point!("engine.snapshot.file.sync", |e| failed("sync", e));
     file.sync_all().map_err(|e| failed("sync", e))?;
+    fail_point!("engine.snapshot.file.rename", |e| failed("rename", e));
     fs::rename(&new, path).map_err(|e| failed("rename", e))?;
     match path.parent() {
         Some(folder) => sync_folder(folder),

@@ -70,6 +70,7 @@ impl Download {
         expected: &Expectation,
     ) -> Result<Self, DownloadError> {
         check(&description, &anchor, expected)?;
+        fail_point!("engine.snapshot.download");
         let dir = folder(data_dir);
         let before = read_at_most(&dir.join(DESCRIPTION), DESCRIPTION_BYTES_MAX as u64)?;
         let before = before.and_then(|bytes| SnapshotDescription::decoded(&bytes).ok());
@@ -174,6 +175,9 @@ impl Download {
             // again.
             let path = self.dir.join(chunk_file_name(number));
             let new = path.with_extension("new");
+            fail_point!("engine.snapshot.chunk", |e| {
+                FileError::new("write", &new, &e).into()
+            });
             fs::write(&new, bytes).map_err(|e| FileError::new("write", &new, &e))?;
             fs::rename(&new, &path).map_err(|e| FileError::new("rename", &new, &e))?;
             self.mark(number, bytes.len() as u64);
@@ -190,6 +194,7 @@ impl Download {
         if missing > 0 {
             return Err(DownloadError::Incomplete { missing });
         }
+        fail_point!("engine.snapshot.complete");
         for number in (0u32..).take(self.here.len()) {
             if let Err(error) = self.check_stored(number) {
                 remove_file(&self.dir.join(chunk_file_name(number)))?;

@@ -45,7 +45,7 @@ pub trait FreshStores {
     -> Result<(), InstallError>;
 }
 
-/// Called before each step that changes something on disk. Tests stop there; the node never does.
+/// Called before each step that changes something on disk. Tests stop there; the node passes its fail points.
 pub(super) type BeforeStep<'a> = &'a mut dyn FnMut(&'static str) -> Result<(), InstallError>;
 
 /// Builds stores from a complete download and puts them in place of the node's, which must be closed. The old ones stay
@@ -59,7 +59,7 @@ pub fn install(
     download: &CompleteDownload,
     stores: &dyn FreshStores,
 ) -> Result<Installed, InstallError> {
-    install_in_steps(data_dir, download, stores, &mut |_| Ok(()))
+    install_in_steps(data_dir, download, stores, &mut pass)
 }
 
 pub(super) fn install_in_steps(
@@ -122,7 +122,7 @@ pub(super) fn install_in_steps(
 /// # Errors
 /// [`InstallError::File`] or [`InstallError::Journal`].
 pub fn recover_install(data_dir: &Path) -> Result<Recovered, InstallError> {
-    recover_in_steps(data_dir, &mut |_| Ok(()))
+    recover_in_steps(data_dir, &mut pass)
 }
 
 pub(super) fn recover_in_steps(
@@ -163,7 +163,7 @@ pub(super) fn recover_in_steps(
 /// # Errors
 /// [`InstallError::NothingPending`], [`InstallError::File`] or [`InstallError::Journal`].
 pub fn confirm_install(data_dir: &Path) -> Result<(), InstallError> {
-    confirm_in_steps(data_dir, &mut |_| Ok(()))
+    confirm_in_steps(data_dir, &mut pass)
 }
 
 pub(super) fn confirm_in_steps(
@@ -182,7 +182,7 @@ pub(super) fn confirm_in_steps(
 /// # Errors
 /// As [`confirm_install`].
 pub fn revert_install(data_dir: &Path) -> Result<(), InstallError> {
-    revert_in_steps(data_dir, &mut |_| Ok(()))
+    revert_in_steps(data_dir, &mut pass)
 }
 
 pub(super) fn revert_in_steps(data_dir: &Path, before: BeforeStep<'_>) -> Result<(), InstallError> {
@@ -195,6 +195,53 @@ pub(super) fn revert_in_steps(data_dir: &Path, before: BeforeStep<'_>) -> Result
         height = journal.installed.height,
         "the stores from before the snapshot are back in place"
     );
+    Ok(())
+}
+
+/// What a node does before a step: nothing, but where its fail points are armed.
+fn pass(step: &'static str) -> Result<(), InstallError> {
+    match step {
+        "build" => {
+            fail_point!("engine.snapshot.install.build");
+        }
+        "begin blocks" => {
+            fail_point!("engine.snapshot.install.blocks");
+        }
+        "journal" => {
+            fail_point!("engine.snapshot.install.journal");
+        }
+        "move the old one aside" => {
+            fail_point!("engine.snapshot.install.aside");
+        }
+        "move the new one in" => {
+            fail_point!("engine.snapshot.install.in");
+        }
+        "say that it is installed" => {
+            fail_point!("engine.snapshot.install.done");
+        }
+        "clean up" => {
+            fail_point!("engine.snapshot.install.clean");
+        }
+        "decide to confirm" => {
+            fail_point!("engine.snapshot.confirm");
+        }
+        "remove an old one" => {
+            fail_point!("engine.snapshot.confirm.remove");
+        }
+        "decide to revert" => {
+            fail_point!("engine.snapshot.revert");
+        }
+        "remove a new one" => {
+            fail_point!("engine.snapshot.revert.remove");
+        }
+        "move an old one back" => {
+            fail_point!("engine.snapshot.revert.back");
+        }
+        "forget" => {
+            fail_point!("engine.snapshot.forget");
+        }
+        _ => {}
+    }
     Ok(())
 }
 

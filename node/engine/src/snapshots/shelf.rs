@@ -164,11 +164,13 @@ impl SnapshotShelf {
         if ledger.state().durable_height() == 0 {
             return Err(SnapshotError::Genesis);
         }
+        fail_point!("engine.snapshot.make");
         let started = std::time::Instant::now();
         let new = self.dir.join("new");
         remove_folder(&new)?;
         make_folder(&new)?;
         let exported = export_chunks(ledger.state(), &new, CHUNK_BYTES)?;
+        fail_point!("engine.snapshot.exported");
         let (height, state) = (exported.height, exported.state_root);
         let anchor = ledger.blocks().anchor(height)?;
         let block = anchor.as_ref().map(|a| a.block.block.header().state_root);
@@ -184,6 +186,7 @@ impl SnapshotShelf {
         let description = SnapshotDescription::new(chain_id, genesis, &anchor, exported, members);
         write_whole(&new.join(ANCHOR), &anchor.encode())?;
         write_whole(&new.join(DESCRIPTION), &description.encoded())?;
+        fail_point!("engine.snapshot.put");
         self.put(&new, &description)?;
         let (bytes, chunks) = (description.total_bytes(), description.chunks.len());
         let seconds = started.elapsed().as_secs_f64();

@@ -6,6 +6,7 @@ mod blocks;
 mod calls;
 mod contracts;
 mod private;
+mod quorum;
 mod rules;
 mod vectors;
 mod world;

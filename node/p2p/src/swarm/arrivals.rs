@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use libp2p::gossipsub::{self, MessageAcceptance, MessageId, PublishError};
 use libp2p::{PeerId, Stream};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{Done, Network};
@@ -84,16 +84,19 @@ impl Network {
             | Channel::Blocks
             | Channel::Membership
             | Channel::Snapshot
-            | Channel::Control => {
+            | Channel::Control
+            | Channel::Privacy => {
                 let turns = match channel {
                     Channel::Forward => &peer.forwards,
                     Channel::Blocks | Channel::Raft => &peer.fetches,
                     Channel::Membership => &peer.memberships,
                     Channel::Snapshot => &peer.snapshots,
                     Channel::Control => &peer.controls,
+                    Channel::Privacy => &peer.privacies,
                 };
                 let permit = Arc::clone(turns).try_acquire_owned().ok();
-                self.answer(raft_id, channel, stream, permit, closed);
+                let privacy_room = Arc::clone(&peer.privacy_room);
+                self.answer(raft_id, channel, stream, permit, privacy_room, closed);
             }
         }
     }
@@ -130,6 +133,7 @@ impl Network {
         channel: Channel,
         stream: Stream,
         permit: Option<OwnedSemaphorePermit>,
+        privacy_room: Arc<Semaphore>,
         closed: CancellationToken,
     ) {
         let server = Server {
@@ -139,6 +143,8 @@ impl Network {
             transactions: self.transactions.clone(),
             requests: self.requests.clone(),
             control: self.control.clone(),
+            privacy: self.privacy.clone(),
+            privacy_room,
             heard: self.heard_in.clone(),
         };
         self.tasks.spawn(async move {

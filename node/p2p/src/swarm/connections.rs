@@ -77,6 +77,7 @@ impl Network {
         }
         self.tell_log(raft_id);
         for stale in stale {
+            metrics::refused("replaced");
             tracing::debug!(peer = raft_id, connection = %stale, "closing an older connection");
             self.give_up(raft_id, stale, "replaced by a new one");
         }

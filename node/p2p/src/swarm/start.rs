@@ -136,6 +136,7 @@ pub(crate) fn start_with(
     );
     let (requests, requests_out) = mpsc::channel(limits.request_lane);
     let (control, control_out) = mpsc::channel(limits.control_lane);
+    let (privacy, privacy_out) = Lane::new(limits.privacy_lane, limits.privacy_lane_bytes);
     let (verdicts, verdicts_out) = mpsc::channel(VERDICTS);
     let (heard_in, heard) = mpsc::channel(HEARD);
     let own = announcer.watch();
@@ -175,6 +176,7 @@ pub(crate) fn start_with(
         transactions,
         requests,
         control,
+        privacy,
         verdicts,
         heard_in,
         peer_events,
@@ -194,6 +196,7 @@ pub(crate) fn start_with(
         transactions: transactions_out,
         requests: requests_out,
         control: control_out,
+        privacy: privacy_out,
         verdicts: verdicts_out,
         peers: peers_out,
     };

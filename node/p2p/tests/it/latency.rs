@@ -70,3 +70,50 @@ async fn raft_goes_on_while_blocks_are_fetched_without_a_pause() {
     print("Raft round trip, beside 7 MiB fetches", &busy);
     assert_eq!(soon("the fetches", fetching).await.unwrap(), 70);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn raft_goes_on_while_private_payloads_are_delivered_without_a_pause() {
+    let (mut one, two) = pair(|_| {}).await;
+    let Node { handle, events, .. } = two;
+    let quorate_p2p::Events {
+        mut raft,
+        mut privacy,
+        transactions: _keep,
+        ..
+    } = events;
+    tokio::spawn(async move {
+        while let Some(message) = raft.recv().await {
+            handle.send_raft(message.from, message.bytes);
+        }
+    });
+    tokio::spawn(async move {
+        while let Some(request) = privacy.recv().await {
+            if request.reply.send(request.body).is_err() {
+                return;
+            }
+        }
+    });
+    let quiet = round_trips(&mut one, 500).await;
+    print("Raft round trip, quiet", &quiet);
+    let payload = Bytes::from(vec![9; 4 << 20]);
+    let delivering: Vec<_> = (0..4)
+        .map(|_| {
+            let (handle, payload) = (one.handle.clone(), payload.clone());
+            tokio::spawn(async move {
+                for _ in 0..5 {
+                    let limit = Duration::from_secs(60);
+                    let answer = handle.ask_privacy(2, payload.clone(), limit).await.unwrap();
+                    assert_eq!(answer.len(), payload.len());
+                }
+            })
+        })
+        .collect();
+    let busy = round_trips(&mut one, 200).await;
+    print(
+        "Raft round trip, beside four payloads of 4 MiB each way",
+        &busy,
+    );
+    for delivered in delivering {
+        soon("the payloads", delivered).await.unwrap();
+    }
+}

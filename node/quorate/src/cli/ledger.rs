@@ -250,6 +250,11 @@ impl PruneArgs {
             .keep
             .map(|keep| head.saturating_sub(keep).saturating_add(1));
         let below = self.below.or(kept).unwrap_or_default();
+        let genesis_hash = stores.blocks.genesis().hash();
+        let data_dir = &folder.config.node.data_dir;
+        let private = crate::privacy::needed_offline(data_dir, &folder.genesis, genesis_hash)
+            .map_err(Ended::with(Exit::Storage))?;
+        let below = below.min(private.unwrap_or(u64::MAX));
         let pruned = offline::prune(&stores.blocks, &stores.state, below).map_err(ended)?;
         let (blocks, history) = (pruned.blocks, pruned.history);
         match self.json {

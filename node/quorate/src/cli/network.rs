@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write as _;
+use std::iter::repeat;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use alloy_primitives::{Address, U256};
 use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, Subcommand};
 use quorate_chain::{Genesis, Member, MemberRole};
+use quorate_enclave::{KeyFolder, Protection, PublicKey};
 use serde_json::{Value, json};
 
 use super::{init, output};
@@ -27,6 +29,10 @@ const GAS_LIMIT: u64 = 0x1c9c_3800;
 const DEVELOPMENT_ETHER: u64 = 1_000_000;
 /// Port of the members' network in generated files, where each node has a host of its own.
 const P2P_PORT: u16 = 30_303;
+/// Folder of a member's enclave keys, beside its configuration.
+const ENCLAVE_DIR: &str = "enclave";
+/// Name of the key in it; `quorate enclave` takes it where none is given.
+const ENCLAVE_KEY: &str = "main";
 
 /// Files of a consortium.
 #[derive(Debug, Subcommand)]
@@ -36,9 +42,10 @@ pub enum NetworkCommand {
 }
 
 const EXAMPLES: &str = "\
-Writes DIR/genesis.json (the same for every member) and, per member, DIR/nodeN/quorate.toml and DIR/nodeN/node.key. Give
-each member the genesis file and its own folder; node.key is secret. Paths in quorate.toml begin at its folder, so the
-whole folder can be moved.
+Writes DIR/genesis.json (the same for every member) and, per member, DIR/nodeN/quorate.toml, DIR/nodeN/node.key, and in
+DIR/nodeN/enclave an unlocked key for private transactions, which are switched on (--no-privacy leaves both out). Give each
+member the genesis file and its own folder; the keys are secret. Paths in quorate.toml begin at its folder, so the whole
+folder can be moved.
 
 Without --host or --compose all members are on this machine, on ports of their own.
 
@@ -66,7 +73,8 @@ pub struct NewArgs {
     /// Host name or address of a member's machine; once per member, in their order.
     #[arg(long = "host", value_name = "HOST", conflicts_with_all = ["compose", "base_port"])]
     hosts: Vec<String>,
-    /// On this machine: use ports from here on, in four lanes of a hundred: JSON-RPC, members' network, gRPC, metrics.
+    /// On this machine: use ports from here on, in five lanes of a hundred: JSON-RPC, members' network, gRPC, metrics,
+    /// third-party HTTP.
     #[arg(long, value_name = "PORT")]
     base_port: Option<u16>,
     /// Write DIR/docker-compose.yml too, with all members as containers.
@@ -75,6 +83,9 @@ pub struct NewArgs {
     /// Fund and unlock the ten well-known development accounts. Their keys are public: only for chains without value.
     #[arg(long)]
     dev_accounts: bool,
+    /// Without private transactions: no enclave keys are made, and privacy.enabled stays false.
+    #[arg(long)]
+    no_privacy: bool,
     /// Give an account ether at the start; may be repeated.
     #[arg(long, value_name = "ADDRESS=ETHER", value_parser = parse_funding)]
     fund: Vec<(Address, U256)>,
@@ -166,15 +177,17 @@ impl NewArgs {
             dev_accounts: self.dev_accounts,
             funded: self.fund.iter().copied().collect(),
             compose: self.compose,
+            privacy: !self.no_privacy,
         })
     }
 }
 
-/// Writes a consortium on this machine for `quorate dev`: development accounts, and these ports.
+/// Writes a consortium on this machine for `quorate dev`: development accounts, these ports, and enclave keys if `privacy` is
+/// wanted.
 ///
 /// # Errors
 /// If the folder cannot be written.
-pub fn create_development(dir: &Path, ports: &[Ports]) -> anyhow::Result<()> {
+pub fn create_development(dir: &Path, ports: &[Ports], privacy: bool) -> anyhow::Result<()> {
     let nodes = ports.iter().enumerate().map(|(i, ports)| PlannedNode {
         organisation: format!("Organisation {}", i + 1),
         place: Place::Loopback,
@@ -186,6 +199,7 @@ pub fn create_development(dir: &Path, ports: &[Ports]) -> anyhow::Result<()> {
         dev_accounts: true,
         funded: BTreeMap::new(),
         compose: false,
+        privacy,
     };
     plan.create(dir)?;
     Ok(())
@@ -223,8 +237,13 @@ impl PlannedNode {
         }
     }
 
-    fn config(&self, name: &str, dev_accounts: bool) -> NodeConfig {
+    fn config(&self, name: &str, dev_accounts: bool, privacy: bool) -> NodeConfig {
         let mut config = NodeConfig::default();
+        config.privacy.enabled = privacy;
+        if privacy {
+            // Beside the node key: data that is lost can be had from the others, keys cannot.
+            config.privacy.key_dir = Some(ENCLAVE_DIR.into());
+        }
         config.node.name = name.to_owned();
         config.node.genesis = Some("../genesis.json".into());
         config.accounts.dev_accounts = dev_accounts;
@@ -234,6 +253,7 @@ impl PlannedNode {
             config.rpc.listen = here(self.ports.rpc);
             config.grpc.listen = here(self.ports.grpc);
             config.metrics.listen = here(self.ports.metrics);
+            config.third_party.listen = here(self.ports.third_party);
         }
         config
     }
@@ -246,12 +266,15 @@ struct Plan {
     dev_accounts: bool,
     funded: BTreeMap<Address, U256>,
     compose: bool,
+    privacy: bool,
 }
 
 /// What was written.
 struct Created {
     genesis: Genesis,
     peer_ids: Vec<String>,
+    /// One for each member, or none.
+    enclave_keys: Vec<PublicKey>,
 }
 
 impl Plan {
@@ -291,6 +314,7 @@ impl Plan {
         fs::create_dir(dir).with_context(|| format!("folder {}", dir.display()))?;
         let mut members = Vec::new();
         let mut peer_ids = Vec::new();
+        let mut enclave_keys = Vec::new();
         for (i, node) in self.nodes.iter().enumerate() {
             let name = format!("node{}", i + 1);
             let folder = dir.join(&name);
@@ -301,8 +325,13 @@ impl Plan {
             write_node_key(&folder.join("node.key"), &key)?;
             write(
                 &folder.join("quorate.toml"),
-                &render(&node.config(&name, self.dev_accounts)),
+                &render(&node.config(&name, self.dev_accounts, self.privacy)),
             )?;
+            if self.privacy {
+                let keys = KeyFolder::open(folder.join(ENCLAVE_DIR))?;
+                let listing = keys.generate(ENCLAVE_KEY, &Protection::None)?;
+                enclave_keys.push(listing.announcement.key);
+            }
             let identity = PublicIdentity::of(&key)?;
             peer_ids.push(identity.peer_id);
             members.push(Member {
@@ -323,7 +352,11 @@ impl Plan {
                 &self.compose_file(owner.uid(), owner.gid()),
             )?;
         }
-        Ok(Created { genesis, peer_ids })
+        Ok(Created {
+            genesis,
+            peer_ids,
+            enclave_keys,
+        })
     }
 
     fn genesis(&self, members: &[Member]) -> anyhow::Result<Value> {
@@ -432,12 +465,15 @@ services:
 
 impl Created {
     fn to_json(&self, dir: &Path) -> Value {
-        let members = self.genesis.members().iter().zip(&self.peer_ids).map(|(member, peer_id)| {
+        let enclave_keys = self.enclave_keys.iter().map(Some).chain(repeat(None));
+        let known = self.peer_ids.iter().zip(enclave_keys);
+        let members = self.genesis.members().iter().zip(known).map(|(member, (peer_id, enclave_key))| {
             json!({
                 "raftId": member.raft_id,
                 "nodeId": member.node_id.to_string(),
                 "nodeAddress": member.node_id.address().to_string(),
                 "peerId": peer_id,
+                "enclaveKey": enclave_key.map(ToString::to_string),
                 "address": member.address,
                 "organisation": member.organisation,
                 "config": dir.join(format!("node{}", member.raft_id)).join("quorate.toml").display().to_string(),
@@ -503,6 +539,7 @@ mod tests {
             dev_accounts: true,
             funded: BTreeMap::new(),
             compose,
+            privacy: true,
         }
     }
 
@@ -522,13 +559,34 @@ mod tests {
             let key = crate::keys::read_node_key(&config.node.key_file).unwrap();
             assert_eq!(PublicIdentity::of(&key).unwrap().node_id, member.node_id);
             assert_eq!(config.p2p.listen.to_string(), member.address);
-            assert!(config.node.genesis.unwrap().exists());
+            assert!(config.node.genesis.as_ref().unwrap().exists());
             assert!(config.accounts.dev_accounts);
+            assert!(config.privacy.enabled && !config.third_party.enabled);
+            let folder = KeyFolder::open(config.enclave_key_dir()).unwrap();
+            let keys = folder.list().unwrap();
+            assert_eq!(keys.len(), 1);
+            assert_eq!(keys[0].name, ENCLAVE_KEY);
+            assert!(config.enclave_keys().is_ok());
         }
         // Nothing is left beside it, and it is never overwritten.
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         let again = plan(&Place::Loopback, false).create(&dir);
         assert!(again.err().unwrap().to_string().contains("not empty"));
+    }
+
+    #[test]
+    fn a_network_without_privacy_has_no_enclave_keys() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("net");
+        let plan = Plan {
+            privacy: false,
+            ..plan(&Place::Loopback, false)
+        };
+        assert!(plan.create(&dir).unwrap().enclave_keys.is_empty());
+        let file = dir.join("node1").join("quorate.toml");
+        let config = Loaded::load(Some(&file), Vec::new(), &[]).unwrap().config;
+        assert!(!config.privacy.enabled);
+        assert!(!config.enclave_key_dir().exists());
     }
 
     #[test]

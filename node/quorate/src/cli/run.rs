@@ -36,6 +36,18 @@ pub struct ConfigSource {
     /// Address and port of gRPC (grpc.listen).
     #[arg(long, value_name = "ADDR:PORT")]
     grpc_listen: Option<String>,
+    /// Take part in private transactions, or not (privacy.enabled).
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    privacy: Option<String>,
+    /// Who keeps the private keys: local, unix:/path/of/socket or https://host:port (privacy.enclave).
+    #[arg(long, value_name = "PLACE")]
+    privacy_enclave: Option<String>,
+    /// Folder with the keys of a local enclave (privacy.key_dir).
+    #[arg(long, value_name = "DIR")]
+    privacy_key_dir: Option<String>,
+    /// File with the passphrase of locked keys (privacy.passphrase_file).
+    #[arg(long, value_name = "FILE")]
+    privacy_passphrase_file: Option<String>,
     /// Address and port of metrics and health (metrics.listen).
     #[arg(long, value_name = "ADDR:PORT")]
     metrics_listen: Option<String>,
@@ -74,6 +86,22 @@ impl ConfigSource {
             ("rpc.listen", "--rpc-listen", &self.rpc_listen),
             ("grpc.listen", "--grpc-listen", &self.grpc_listen),
             ("metrics.listen", "--metrics-listen", &self.metrics_listen),
+            ("privacy.enabled", "--privacy", &self.privacy),
+            (
+                "privacy.enclave",
+                "--privacy-enclave",
+                &self.privacy_enclave,
+            ),
+            (
+                "privacy.key_dir",
+                "--privacy-key-dir",
+                &self.privacy_key_dir,
+            ),
+            (
+                "privacy.passphrase_file",
+                "--privacy-passphrase-file",
+                &self.privacy_passphrase_file,
+            ),
             ("log.level", "--log-level", &self.log_level),
             ("log.format", "--log-format", &self.log_format),
         ];
@@ -164,6 +192,7 @@ chain. Logs are in DIR/node1/node.log and so on.
 Examples:
   quorate dev
   quorate dev --nodes 3 --fresh
+  quorate dev --third-party
   quorate dev --data-dir other --base-port 20000";
 
 /// Arguments of `quorate dev`.
@@ -179,10 +208,16 @@ pub struct DevArgs {
     /// Remove what an earlier run left and begin anew.
     #[arg(long)]
     fresh: bool,
-    /// Use ports from here on, in four lanes of a hundred: JSON-RPC, members' network, gRPC, metrics. Without it: 8545, 30303,
-    /// 50051 and 9545 upwards.
+    /// Use ports from here on, in five lanes of a hundred: JSON-RPC, members' network, gRPC, metrics, third-party HTTP. Without it:
+    /// 8545, 30303, 50051, 9545 and 9080 upwards.
     #[arg(long, value_name = "PORT")]
     base_port: Option<u16>,
+    /// Without private transactions: no enclave keys are made, and those that are there are not used.
+    #[arg(long)]
+    no_privacy: bool,
+    /// Serve Tessera's HTTP surface (/send, /storeraw, /receive, /keys) on every node, for web3js-quorum and the like.
+    #[arg(long, conflicts_with = "no_privacy")]
+    third_party: bool,
 }
 
 /// Runs a development consortium.
@@ -195,5 +230,7 @@ pub fn dev(args: DevArgs) -> Result<(), Ended> {
         data_dir: args.data_dir,
         fresh: args.fresh,
         base_port: args.base_port,
+        privacy: !args.no_privacy,
+        third_party: args.third_party,
     })
 }

@@ -20,7 +20,8 @@ pub enum Given<'a> {
 }
 
 impl<'a> Given<'a> {
-    fn text(self) -> Option<&'a str> {
+    /// The text, if it is text.
+    pub fn text(self) -> Option<&'a str> {
         match self {
             Given::Toml(value, _) => value.as_str(),
             Given::Text(text) => Some(text),

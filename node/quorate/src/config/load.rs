@@ -414,12 +414,89 @@ mod tests {
             ("[log]\nformat = \"xml\"", "log.format"),
             ("[minter]\npipeline_blocks = 0", "minter.pipeline_blocks"),
             ("[raft]\ntick = \"1ms\"", "raft.tick"),
+            ("[privacy]\nenclave = \"tcp:1\"", "privacy.enclave"),
+            ("[privacy]\nenclave = \"https://e:1\"", "privacy.enclave"),
+            ("[privacy]\npublic_form = \"secret\"", "privacy.public_form"),
+            (
+                "[privacy]\nacknowledge_timeout = \"1h\"",
+                "privacy.acknowledge_timeout",
+            ),
+            (
+                "[privacy]\nenclave = \"unix:/e\"\ndefault_key = \"a\"",
+                "privacy.default_key",
+            ),
+            ("[third_party]\nenabled = true", "third_party.enabled"),
+            (
+                "[third_party]\nbody_bytes_max = \"1KiB\"",
+                "third_party.body_bytes_max",
+            ),
+            (
+                "[third_party]\nconnections_max = 0",
+                "third_party.connections_max",
+            ),
+            (
+                "[privacy]\nenabled = true\n[third_party]\nenabled = true\nlisten = \"0.0.0.0:9080\"",
+                "third_party.listen",
+            ),
+            (
+                "[privacy]\nenabled = true\n[third_party]\nenabled = true\nlisten = \"127.0.0.1:9545\"",
+                "third_party.listen",
+            ),
+            (
+                "[privacy]\nenabled = true\n[third_party]\nenabled = true\nrequest_timeout = \"5s\"",
+                "third_party.request_timeout",
+            ),
         ];
         for (text, path) in cases {
             let errors = load(text, &[], &[]).unwrap_err();
             let paths: Vec<&str> = errors.0.iter().map(|f| f.path.as_str()).collect();
             assert_eq!(paths, [path], "{errors}");
         }
+    }
+
+    #[test]
+    fn a_third_party_surface_for_other_machines_needs_every_tls_file() {
+        let text = |files: &[&str]| {
+            let mut text = String::from(
+                "[privacy]\nenabled = true\n[third_party]\nenabled = true\nlisten = \"0.0.0.0:9080\"\n",
+            );
+            for file in files {
+                text.push_str(&format!("{file} = \"tls/{file}.pem\"\n"));
+            }
+            text
+        };
+        let loaded = load(
+            &text(&["tls_certificate", "tls_key", "tls_client_ca"]),
+            &[],
+            &[],
+        );
+        let tls = loaded.unwrap().config.third_party_tls().unwrap();
+        assert_eq!(
+            tls.client_ca,
+            PathBuf::from("/net/node1/tls/tls_client_ca.pem")
+        );
+        let errors = load(&text(&["tls_certificate", "tls_key"]), &[], &[]).unwrap_err();
+        let paths: Vec<&str> = errors.0.iter().map(|f| f.path.as_str()).collect();
+        assert_eq!(paths, ["third_party.tls_client_ca", "third_party.listen"]);
+    }
+
+    #[test]
+    fn a_remote_enclave_is_reached_with_the_certificates_that_are_named() {
+        let text = "[privacy]\nenclave = \"https://e.example:9101\"\nenclave_tls_certificate = \"c.pem\"\n\
+            enclave_tls_key = \"k.pem\"\nenclave_tls_server_ca = \"ca.pem\"\nenclave_tls_server_name = \"other\"";
+        let remote = load(text, &[], &[]).unwrap().config.remote_enclave();
+        let tls = remote.unwrap().tls.unwrap();
+        assert_eq!(tls.key, PathBuf::from("/net/node1/k.pem"));
+        assert_eq!(tls.server_name.as_deref(), Some("other"));
+        let unix = load("", &[("QUORATE_PRIVACY_ENCLAVE", "unix:/run/e.sock")], &[]).unwrap();
+        let endpoint = unix.config.remote_enclave().unwrap().endpoint;
+        assert_eq!(endpoint.to_string(), "unix:/run/e.sock");
+        let local = load("", &[], &[]).unwrap().config;
+        assert_eq!(local.remote_enclave(), None);
+        assert_eq!(
+            local.enclave_key_dir(),
+            PathBuf::from("/net/node1/data/enclave")
+        );
     }
 
     #[test]

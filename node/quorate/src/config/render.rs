@@ -64,6 +64,11 @@ fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
 fn example(setting: &Setting) -> &'static str {
     match (setting.section, setting.name) {
         ("node", "genesis") => "../genesis.json",
+        ("privacy", "key_dir") => "enclave",
+        ("privacy", "default_key") => "main",
+        ("privacy", "enclave_tls_server_name") => "enclave.example",
+        ("privacy" | "third_party", name) if name.contains("tls") => "tls/file.pem",
+        ("third_party", "socket") => "third-party.sock",
         _ => "password.txt",
     }
 }
@@ -88,7 +93,9 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::Loaded;
+    use quorate_chain::PublicForm;
+
+    use crate::config::{EnclavePlace, Loaded};
 
     #[test]
     fn the_rendered_defaults_read_back_as_the_defaults() {
@@ -120,6 +127,16 @@ mod tests {
         config.pool.min_gas_price = u128::MAX;
         config.node.genesis = Some("/g/genesis.json".into());
         config.rpc.cors_origins = vec!["https://a \"quoted\" name".into()];
+        config.privacy.enclave =
+            EnclavePlace::Remote("https://enclave.example:9101".parse().unwrap());
+        config.privacy.public_form = PublicForm::Quorum;
+        for file in [
+            &mut config.privacy.enclave_tls_certificate,
+            &mut config.privacy.enclave_tls_key,
+            &mut config.privacy.enclave_tls_server_ca,
+        ] {
+            *file = Some("/tls/file.pem".into());
+        }
         let loaded = Loaded::from_text(&render(&config), Path::new(""), Vec::new(), &[]).unwrap();
         assert_eq!(loaded.config, config);
     }

@@ -1,11 +1,13 @@
 //! What values must satisfy, alone and together.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
+use quorate_enclave::Endpoint;
 use quorate_rpc::Namespace;
 use tracing_subscriber::EnvFilter;
 
-use super::NodeConfig;
+use super::{EnclavePlace, NodeConfig};
 
 /// All violations: path and what is allowed.
 pub fn faults(config: &NodeConfig) -> Vec<(String, String)> {
@@ -15,6 +17,8 @@ pub fn faults(config: &NodeConfig) -> Vec<(String, String)> {
     check_engine(config, &mut found);
     check_pool(config, &mut found);
     check_sync(config, &mut found);
+    check_privacy(config, &mut found);
+    check_third_party(config, &mut found);
     check_rest(config, &mut found);
     found.0
 }
@@ -54,6 +58,11 @@ fn check_listeners(config: &NodeConfig, found: &mut Faults) {
         ("rpc.listen", config.rpc.enabled, config.rpc.listen),
         ("grpc.listen", config.grpc.enabled, config.grpc.listen),
         ("metrics.listen", true, config.metrics.listen),
+        (
+            "third_party.listen",
+            config.third_party.enabled,
+            config.third_party.listen,
+        ),
     ];
     for (i, (path, on, address)) in listeners.iter().enumerate() {
         let mut earlier = listeners.iter().take(i);
@@ -200,6 +209,100 @@ fn check_pool(config: &NodeConfig, found: &mut Faults) {
         pool.lifetime >= Duration::from_secs(1),
         "pool.lifetime",
         || "must be at least 1s".into(),
+    );
+}
+
+/// All of these files, or none.
+fn check_files(found: &mut Faults, files: [(&str, &Option<PathBuf>); 3]) {
+    if files.iter().any(|(_, file)| file.is_some()) {
+        for (path, file) in files {
+            found.unless(file.is_some(), path, || {
+                let all = files.map(|(path, _)| path).join(", ");
+                format!("is missing: {all} belong together")
+            });
+        }
+    }
+}
+
+fn check_privacy(config: &NodeConfig, found: &mut Faults) {
+    let privacy = &config.privacy;
+    let files = [
+        (
+            "privacy.enclave_tls_certificate",
+            &privacy.enclave_tls_certificate,
+        ),
+        ("privacy.enclave_tls_key", &privacy.enclave_tls_key),
+        (
+            "privacy.enclave_tls_server_ca",
+            &privacy.enclave_tls_server_ca,
+        ),
+    ];
+    check_files(found, files);
+    let any_file = files.iter().any(|(_, file)| file.is_some());
+    let over_tls = matches!(&privacy.enclave, EnclavePlace::Remote(Endpoint::Tls(_)));
+    found.unless(!over_tls || any_file, "privacy.enclave", || {
+        "an enclave at an https address needs privacy.enclave_tls_certificate, enclave_tls_key and enclave_tls_server_ca".into()
+    });
+    found.unless(over_tls || !any_file, "privacy.enclave", || {
+        "the TLS files are for an enclave at an https address".into()
+    });
+    if let Some(name) = &privacy.default_key {
+        let local = privacy.enclave == EnclavePlace::Local;
+        found.unless(local, "privacy.default_key", || {
+            "a remote enclave has a setting of its own for it (quorate-enclave serve --default-key)"
+                .into()
+        });
+        found.unless(!name.is_empty(), "privacy.default_key", || {
+            "must be the name of a key".into()
+        });
+    }
+    let allowed = Duration::from_millis(100)..=Duration::from_secs(300);
+    found.unless(
+        allowed.contains(&privacy.acknowledge_timeout),
+        "privacy.acknowledge_timeout",
+        || "must lie between 100ms and 5m".into(),
+    );
+}
+
+fn check_third_party(config: &NodeConfig, found: &mut Faults) {
+    let settings = &config.third_party;
+    let files = [
+        ("third_party.tls_certificate", &settings.tls_certificate),
+        ("third_party.tls_key", &settings.tls_key),
+        ("third_party.tls_client_ca", &settings.tls_client_ca),
+    ];
+    check_files(found, files);
+    if let Err(fault) = config.third_party_limits().check() {
+        let path = format!("third_party.{}", fault.field);
+        found.unless(false, &path, || fault.reason);
+    }
+    if !settings.enabled {
+        return;
+    }
+    found.unless(config.privacy.enabled, "third_party.enabled", || {
+        "there is nothing to serve while privacy.enabled is false".into()
+    });
+    let guarded = files.iter().all(|(_, file)| file.is_some());
+    found.unless(
+        guarded || settings.listen.ip().is_loopback(),
+        "third_party.listen",
+        || {
+            format!(
+                "{} is no loopback address: whoever reaches it could read payloads; set third_party.tls_certificate, tls_key and \
+                 tls_client_ca, so that only clients with a certificate do",
+                settings.listen
+            )
+        },
+    );
+    found.unless(
+        settings.request_timeout > config.privacy.acknowledge_timeout,
+        "third_party.request_timeout",
+        || {
+            format!(
+                "must be more than privacy.acknowledge_timeout ({:?}), or senders are not told who was silent",
+                config.privacy.acknowledge_timeout
+            )
+        },
     );
 }
 

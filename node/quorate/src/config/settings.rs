@@ -12,6 +12,7 @@ use super::forms::{
     AddressList, Listen, Location, Maybe, MemberAddresses, Number, Size, Span, Switch, Wei,
     WordList, Words,
 };
+use super::privacy::{EnclavePlace, PrivateForm, PublicForm};
 use super::table::settings;
 
 const fn on_loopback(port: u16) -> SocketAddr {
@@ -191,6 +192,63 @@ settings! {
         password_file: Option<PathBuf> as Maybe<Location> = None;
         /// Unlock the ten well-known development accounts. Their keys are public: only for chains without value.
         dev_accounts: bool as Switch = false;
+    }
+
+    /// Private transactions: payloads that only their parties can read. Members with and without it make up one network; those
+    /// without it can be no party.
+    privacy: PrivacySettings {
+        /// Whether this node takes part in private transactions.
+        enabled: bool as Switch = false;
+        /// Who keeps this member's private keys: "local" (this process), or quorate-enclave at "unix:/path/of/socket" or
+        /// "https://host:port".
+        enclave: EnclavePlace as EnclavePlace = EnclavePlace::Local;
+        /// Folder with the keys of a local enclave; made by `quorate enclave keygen`. Not set: enclave in the data folder. Keys
+        /// that are lost take every payload with them: keep a copy elsewhere.
+        key_dir: Option<PathBuf> as Maybe<Location> = None;
+        /// Name of the key that sends when a client names none, for a local enclave. Not set: the first by name.
+        default_key: Option<String> as Maybe<Words> = None;
+        /// File with the passphrase of locked keys. Not set: the variable QUORATE_ENCLAVE_PASSPHRASE, if there is one.
+        passphrase_file: Option<PathBuf> as Maybe<Location> = None;
+        /// Certificate chain (PEM) that this node shows to an enclave at an https address.
+        enclave_tls_certificate: Option<PathBuf> as Maybe<Location> = None;
+        /// Its private key (PEM).
+        enclave_tls_key: Option<PathBuf> as Maybe<Location> = None;
+        /// Certificate (PEM) of whoever signs the enclave's certificate.
+        enclave_tls_server_ca: Option<PathBuf> as Maybe<Location> = None;
+        /// The name in the enclave's certificate, if it is not the host of its address.
+        enclave_tls_server_name: Option<String> as Maybe<Words> = None;
+        /// How private transactions that the node signs look to everyone: "marker" (a call of the privacy precompile, protected
+        /// against replay by the chain id) or "quorum" (v 37 or 38, for tools that expect it). Clients may choose otherwise.
+        public_form: PublicForm as PrivateForm = PublicForm::Marker;
+        /// How long a sender waits for its recipients to store a payload, 100ms to 5m. Then the transaction is refused, and the
+        /// answer names who was silent.
+        acknowledge_timeout: Duration as Span = Duration::from_secs(10);
+    }
+
+    /// The HTTP surface that Tessera's users know (/send, /storeraw, /receive, /keys and the like). Whoever reaches it can read this
+    /// member's payloads and erase them.
+    third_party: ThirdPartySettings {
+        /// Whether it is served. Needs privacy.enabled.
+        enabled: bool as Switch = false;
+        /// Address and port for clients. Another than a loopback address needs the three TLS files.
+        listen: SocketAddr as Listen = on_loopback(9_080);
+        /// A Unix socket to serve on as well, made with mode 0600.
+        socket: Option<PathBuf> as Maybe<Location> = None;
+        /// Certificate chain (PEM) that is shown to clients. With it, the address is served over TLS only.
+        tls_certificate: Option<PathBuf> as Maybe<Location> = None;
+        /// Its private key (PEM).
+        tls_key: Option<PathBuf> as Maybe<Location> = None;
+        /// Certificate (PEM) of whoever signs the certificates of clients. A client that shows none of these is turned away in the
+        /// handshake.
+        tls_client_ca: Option<PathBuf> as Maybe<Location> = None;
+        /// Largest request, at least 4KiB. Payloads are in base64: a third longer than what they say.
+        body_bytes_max: usize as Size<usize> = 24 << 20;
+        /// Open connections, at least 1; more are closed at once.
+        connections_max: usize as Number<usize> = 256;
+        /// Requests that are worked on at the same time, at least 1; more are answered with 503. Each may hold body_bytes_max.
+        requests_max: usize as Number<usize> = 32;
+        /// How long one request may take, from its first byte to the answer. More than privacy.acknowledge_timeout.
+        request_timeout: Duration as Span = Duration::from_secs(30);
     }
 
     /// What the node says about itself, on standard error.

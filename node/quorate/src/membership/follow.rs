@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_chain::{Member, MemberRole};
-use quorate_engine::{DetailsError, members_of, removed_of};
+use quorate_engine::{DetailsError, EnclaveKey, members_of, removed_of};
 use quorate_p2p::{NetworkHandle, PeerEvent, QueryKind, Request, Verdict};
 use quorate_rpc::{ChangeRequest, ChangeStep, MembershipApi as _};
 use raft_adapter::{MemberTable, RaftHandle, RaftId, Role};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{MembershipService, without_returned};
+use super::{MembershipService, NodeSigner, without_returned};
 use crate::exit::Exit;
 use crate::network::member_info;
 use crate::seat::{Removal, Seat, keep_known_logs, known_logs};
@@ -44,6 +44,10 @@ pub struct Follow {
     pub announce: Vec<String>,
     /// Ask to become a voter when it has caught up.
     pub promote_when_caught_up: bool,
+    /// Keys of its enclave, which the member table is to show; none: the table stays as it is.
+    pub enclave_keys: watch::Receiver<Vec<EnclaveKey>>,
+    /// Signs what it announces.
+    pub key_signer: NodeSigner,
     /// Where it remembers things.
     pub data_dir: PathBuf,
 }
@@ -78,6 +82,7 @@ pub fn start(tasks: &Tasks, follow: Follow, lanes: Lanes, stop: &CancellationTok
     );
     tasks.worker("known-logs", Arc::clone(&follow).logs(peers, stop.clone()));
     tasks.worker("own-seat", Arc::clone(&follow).own_seat(stop.clone()));
+    tasks.worker("own-keys", Arc::clone(&follow).own_keys(stop.clone()));
     let service = follow.service.clone();
     let stop = stop.clone();
     tasks.worker("member-view", async move {
@@ -99,7 +104,7 @@ pub fn start(tasks: &Tasks, follow: Follow, lanes: Lanes, stop: &CancellationTok
 }
 
 impl Follow {
-    fn raft(&self) -> &RaftHandle {
+    pub(super) fn raft(&self) -> &RaftHandle {
         &self.service.shared.raft
     }
 

@@ -2,15 +2,27 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use alloy_primitives::B256;
 use quorate_chain::{MemberRole, NodeId};
+use quorate_enclave::PublicKey;
 use quorate_engine::MemberDetails;
 use quorate_rpc::ChangeStep;
 use raft_adapter::{MemberStep, MemberTable, RaftId};
 
 use super::wire::Refusal;
 
+/// The chain that a consortium agrees on: what members sign counts on it alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChainIdentity {
+    /// Its number.
+    pub chain_id: u64,
+    /// Hash of its genesis block.
+    pub genesis_hash: B256,
+}
+
 /// A table, readable, as it would be after the steps taken so far.
 pub struct Plan {
+    chain: ChainIdentity,
     members: BTreeMap<RaftId, MemberDetails>,
     added: Vec<MemberDetails>,
     touched: BTreeSet<RaftId>,
@@ -18,7 +30,7 @@ pub struct Plan {
 
 impl Plan {
     /// Begins with the table of the moment; members that are leaving count as gone.
-    pub fn new(table: &MemberTable) -> Result<Self, Refusal> {
+    pub fn new(table: &MemberTable, chain: ChainIdentity) -> Result<Self, Refusal> {
         let present = table
             .members
             .iter()
@@ -30,6 +42,7 @@ impl Plan {
                 reason: e.to_string(),
             })?;
         Ok(Self {
+            chain,
             members,
             added: Vec::new(),
             touched: BTreeSet::new(),
@@ -55,11 +68,7 @@ impl Plan {
                 role,
             } => {
                 check_address(address, node_id)?;
-                let details = MemberDetails {
-                    node_id: *node_id,
-                    address: address.clone(),
-                    organisation: organisation.clone(),
-                };
+                let details = MemberDetails::new(*node_id, address.clone(), organisation.clone());
                 let encoded = details.encode();
                 self.added.push(details);
                 Ok(MemberStep::Add {
@@ -82,6 +91,44 @@ impl Plan {
                     .ok_or(Refusal::UnknownMember { raft_id: *raft_id })?;
                 check_address(address, &details.node_id)?;
                 details.address.clone_from(address);
+                Ok(MemberStep::SetDetails {
+                    id,
+                    details: details.encode(),
+                })
+            }
+            ChangeStep::SetKeys {
+                raft_id,
+                keys,
+                sequence,
+                signature,
+            } => {
+                let id = self.member(*raft_id)?;
+                let details = self
+                    .members
+                    .get_mut(&id)
+                    .ok_or(Refusal::UnknownMember { raft_id: *raft_id })?;
+                if *sequence <= details.keys_sequence {
+                    return Err(Refusal::Invalid {
+                        field: "sequence".into(),
+                        reason: format!(
+                            "{sequence} is not after {}, the last announcement of member {raft_id}",
+                            details.keys_sequence
+                        ),
+                    });
+                }
+                details.enclave_keys.clone_from(keys);
+                details.keys_sequence = *sequence;
+                details.keys_signature = Some(*signature);
+                let ChainIdentity {
+                    chain_id,
+                    genesis_hash,
+                } = self.chain;
+                details
+                    .verify_keys(*raft_id, chain_id, genesis_hash)
+                    .map_err(|e| Refusal::Invalid {
+                        field: "keys".into(),
+                        reason: e.to_string(),
+                    })?;
                 Ok(MemberStep::SetDetails {
                     id,
                     details: details.encode(),
@@ -114,6 +161,20 @@ impl Plan {
 
     fn check_unique(&self) -> Result<(), Refusal> {
         let (mut keys, mut addresses) = (BTreeSet::new(), BTreeSet::new());
+        let mut enclave_keys = BTreeMap::new();
+        for (id, details) in &self.members {
+            for key in &details.enclave_keys {
+                if let Some(other) = enclave_keys.insert(key.key, *id) {
+                    return Err(Refusal::Invalid {
+                        field: "keys".into(),
+                        reason: format!(
+                            "member {other} and member {id} cannot both have the enclave key {}",
+                            PublicKey::from_bytes(key.key)
+                        ),
+                    });
+                }
+            }
+        }
         for details in self.members.values().chain(&self.added) {
             if !keys.insert(details.node_id) {
                 return Err(Refusal::Invalid {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use quorate_chain::{MemberRole, NodeId};
+use quorate_engine::EnclaveKey;
 use quorate_rpc::{ChangeReport, ChangeRequest, ChangeStep, MembershipError};
 use raft_adapter::ChangeError;
 use serde::{Deserialize, Serialize};
@@ -52,9 +53,54 @@ enum Step {
         raft_id: u64,
         address: String,
     },
+    SetKeys {
+        raft_id: u64,
+        keys: Vec<Key>,
+        sequence: u64,
+        /// Hexadecimal, as all bytes here.
+        signature: String,
+    },
     Remove {
         raft_id: u64,
     },
+}
+
+/// An enclave key.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Key {
+    key: String,
+    hybrid_digest: Option<String>,
+}
+
+impl From<&EnclaveKey> for Key {
+    fn from(key: &EnclaveKey) -> Self {
+        Self {
+            key: hex::encode(key.key),
+            hybrid_digest: key.hybrid_digest.map(hex::encode),
+        }
+    }
+}
+
+impl TryFrom<Key> for EnclaveKey {
+    type Error = String;
+
+    fn try_from(key: Key) -> Result<Self, String> {
+        let digest = key.hybrid_digest.as_deref();
+        Ok(Self {
+            key: bytes_of("an enclave key", &key.key)?,
+            hybrid_digest: digest
+                .map(|text| bytes_of("the digest of an enclave key", text))
+                .transpose()?,
+        })
+    }
+}
+
+fn bytes_of<const N: usize>(what: &str, text: &str) -> Result<[u8; N], String> {
+    let mut bytes = [0; N];
+    hex::decode_to_slice(text, &mut bytes)
+        .map_err(|_| format!("{what} has {} hexadecimal digits", N * 2))?;
+    Ok(bytes)
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -106,10 +152,7 @@ fn id_text(id: &[u8; 16]) -> String {
 }
 
 fn id_of(text: &str) -> Result<[u8; 16], String> {
-    let mut id = [0; 16];
-    hex::decode_to_slice(text, &mut id)
-        .map_err(|_| "a change id has 32 hexadecimal digits".to_owned())?;
-    Ok(id)
+    bytes_of("a change id", text)
 }
 
 impl From<&ChangeRequest> for Change {
@@ -129,7 +172,11 @@ impl TryFrom<Change> for ChangeRequest {
     fn try_from(change: Change) -> Result<Self, String> {
         Ok(Self {
             change_id: Some(id_of(&change.change_id)?),
-            steps: change.steps.into_iter().map(ChangeStep::from).collect(),
+            steps: change
+                .steps
+                .into_iter()
+                .map(ChangeStep::try_from)
+                .collect::<Result<_, _>>()?,
             force: change.force,
             if_table_index: change.if_table_index,
         })
@@ -152,14 +199,27 @@ impl From<&ChangeStep> for Step {
             },
             ChangeStep::SetRole { raft_id, role } => Self::SetRole { raft_id, role },
             ChangeStep::SetAddress { raft_id, address } => Self::SetAddress { raft_id, address },
+            ChangeStep::SetKeys {
+                raft_id,
+                keys,
+                sequence,
+                signature,
+            } => Self::SetKeys {
+                raft_id,
+                keys: keys.iter().map(Into::into).collect(),
+                sequence,
+                signature: hex::encode(signature),
+            },
             ChangeStep::Remove { raft_id } => Self::Remove { raft_id },
         }
     }
 }
 
-impl From<Step> for ChangeStep {
-    fn from(step: Step) -> Self {
-        match step {
+impl TryFrom<Step> for ChangeStep {
+    type Error = String;
+
+    fn try_from(step: Step) -> Result<Self, String> {
+        Ok(match step {
             Step::Add {
                 node_id,
                 address,
@@ -173,8 +233,22 @@ impl From<Step> for ChangeStep {
             },
             Step::SetRole { raft_id, role } => Self::SetRole { raft_id, role },
             Step::SetAddress { raft_id, address } => Self::SetAddress { raft_id, address },
+            Step::SetKeys {
+                raft_id,
+                keys,
+                sequence,
+                signature,
+            } => Self::SetKeys {
+                raft_id,
+                keys: keys
+                    .into_iter()
+                    .map(EnclaveKey::try_from)
+                    .collect::<Result<_, _>>()?,
+                sequence,
+                signature: bytes_of("a signature", &signature)?,
+            },
             Step::Remove { raft_id } => Self::Remove { raft_id },
-        }
+        })
     }
 }
 
@@ -302,6 +376,21 @@ mod tests {
                     raft_id: 3,
                     address: "/ip4/10.0.0.1/tcp/2".into(),
                 },
+                ChangeStep::SetKeys {
+                    raft_id: 5,
+                    keys: vec![
+                        EnclaveKey {
+                            key: [1; 32],
+                            hybrid_digest: None,
+                        },
+                        EnclaveKey {
+                            key: [2; 32],
+                            hybrid_digest: Some([3; 32]),
+                        },
+                    ],
+                    sequence: 6,
+                    signature: [7; 65],
+                },
                 ChangeStep::Remove { raft_id: 4 },
             ],
             force: true,
@@ -312,5 +401,13 @@ mod tests {
             panic!("{text}");
         };
         assert_eq!(ChangeRequest::try_from(change).unwrap(), request);
+        let cut = text.replace(&"07".repeat(65), &"07".repeat(64));
+        let Question::Change(change) = serde_json::from_str(&cut).unwrap() else {
+            panic!("{cut}");
+        };
+        assert_eq!(
+            ChangeRequest::try_from(change),
+            Err("a signature has 130 hexadecimal digits".into())
+        );
     }
 }

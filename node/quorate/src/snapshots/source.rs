@@ -59,7 +59,9 @@ impl BlockSource for SnapshotSource {
             return None;
         }
         let behind = target.manifest.height.saturating_sub(head);
-        let far = self.shared.distance > 0 && behind >= self.shared.distance;
+        let far = self.shared.distance > 0
+            && behind >= self.shared.distance
+            && !self.shared.needs_every_block();
         if !far && !target.without_blocks {
             return None;
         }

@@ -19,15 +19,15 @@ pub const ALICE: &str = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266";
 /// The second one.
 pub const BOB: &str = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8";
 
-/// Four hundred ports from a base that nobody listens on. Tests of one binary may run in several processes: the
+/// Five hundred ports from a base that nobody listens on. Tests of one binary may run in several processes: the
 /// base depends on the process, and every port that is used is tried before.
 pub fn free_base_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     for _ in 0..100 {
         let round = NEXT.fetch_add(1, Ordering::Relaxed);
-        let seed = u16::try_from(std::process::id() % 97).unwrap();
-        let base = 20_000 + ((seed + round * 7) % 97) * 400;
-        let used = [0u16, 100, 200, 300]
+        let seed = u16::try_from(std::process::id() % 89).unwrap();
+        let base = 20_000 + ((seed + round * 7) % 89) * 500;
+        let used = [0u16, 100, 200, 300, 400]
             .iter()
             .flat_map(|lane| (0..12).map(move |i| base + lane + i));
         if used
@@ -244,6 +244,11 @@ impl Consortium {
         fs::write(&path, text.replace(from, to)).unwrap();
     }
 
+    /// Adds arguments to the command line of node `i`, from its next start on.
+    pub fn add_arguments(&mut self, i: usize, arguments: &[&str]) {
+        self.arguments[i].extend(arguments.iter().map(|a| (*a).to_owned()));
+    }
+
     fn log_path(&self, i: usize) -> PathBuf {
         self.dir.path().join(format!("node{i}.log"))
     }
@@ -263,6 +268,16 @@ impl Consortium {
 
     pub fn grpc_url(&self, i: usize) -> String {
         format!("http://127.0.0.1:{}", self.base + 200 + i as u16)
+    }
+
+    /// Where node `i` serves Tessera's HTTP surface, if it does.
+    pub fn third_party_port(&self, i: usize) -> u16 {
+        self.base + 400 + i as u16
+    }
+
+    /// A port for something else that belongs to node `i`.
+    pub fn spare_port(&self, i: usize) -> u16 {
+        self.base + 450 + i as u16
     }
 
     pub fn metrics_url(&self, i: usize) -> String {

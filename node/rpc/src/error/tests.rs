@@ -84,7 +84,7 @@ fn refusals_of_the_pool_keep_codes_and_texts() {
             1001 InvalidArgument: signature is invalid: no sender can be recovered
             -32005 ResourceExhausted: transaction has 2 bytes, at most 1 are allowed
             -32000 InvalidArgument: transaction is signed for chain id 1, this chain is 2
-            800 FailedPrecondition: gas limit 1 is below the intrinsic gas 2
+            800 FailedPrecondition: intrinsic gas too low: gas limit 1, required 2
             803 FailedPrecondition: gas limit 2 exceeds the block gas limit 1
             802 FailedPrecondition: gas price 1 is below this node's minimum 2
             1000 AlreadyExists: already known: {ZERO_HASH}
@@ -153,6 +153,7 @@ fn transactions_that_cannot_begin_keep_codes_and_texts() {
         I::BlobVersion,
         I::RecipientMissing { tx_type: 4 },
         I::EmptyAuthorizationList,
+        I::PrivateForm(quorate_chain::QuorumFormError::DataLength { got: 2 }),
     ];
     check(
         errors.into_iter().map(RpcError::from).collect(),
@@ -165,7 +166,7 @@ fn transactions_that_cannot_begin_keep_codes_and_texts() {
         803 FailedPrecondition: gas limit 2 exceeds the 1 gas that the block has left
         803 FailedPrecondition: gas limit 2 exceeds the block gas limit 1
         803 FailedPrecondition: gas limit 2 exceeds the limit per transaction 1 (EIP-7825)
-        800 FailedPrecondition: gas limit 1 is below the intrinsic gas 2
+        800 FailedPrecondition: intrinsic gas too low: gas limit 1, required 2
         806 FailedPrecondition: max fee per gas 1 is below the base fee 2
         804 FailedPrecondition: max priority fee per gas 2 exceeds max fee per gas 1
         -32000 FailedPrecondition: sender 0x0000000000000000000000000000000000000000 has code that is no delegation (EIP-3607)
@@ -179,6 +180,7 @@ fn transactions_that_cannot_begin_keep_codes_and_texts() {
         -32000 InvalidArgument: blob hash is not of version 1
         -32000 InvalidArgument: transaction type 4 needs a recipient
         -32000 InvalidArgument: authorization list is empty (EIP-7702)
+        -32000 InvalidArgument: data of a private transaction must be a payload hash of 64 bytes, got 2 bytes
         ",
     );
 }
@@ -396,6 +398,91 @@ fn programs_read_the_fault_of_a_membership_change_from_the_status_details() {
     assert_eq!(membership_fault(&status), Some(fault));
     assert!(RpcError::NoLeader.into_status().details().is_empty());
     assert_eq!(membership_fault(&RpcError::NoLeader.into_status()), None);
+}
+
+#[test]
+fn refusals_of_private_transactions_keep_codes_texts_and_data() {
+    let hash = quorate_enclave::PayloadHash::from_bytes([0; 64]);
+    let contract = Address::ZERO;
+    let behind = |payload, reason: &str| PrivacyError::Behind {
+        wanted: 7,
+        cursor: 5,
+        payload,
+        reason: reason.into(),
+    };
+    let errors = [
+        PrivacyError::Off,
+        PrivacyError::argument("privateFrom", "x"),
+        PrivacyError::UnknownKey { key: "k".into() },
+        PrivacyError::NotOurKey { key: "k".into() },
+        PrivacyError::UnknownGroup { name: "g".into() },
+        PrivacyError::AmbiguousGroup {
+            name: "g".into(),
+            count: 2,
+        },
+        PrivacyError::UnknownPayload { hash },
+        PrivacyError::PayloadMissing { hash },
+        PrivacyError::Refused { reason: "r".into() },
+        PrivacyError::Reverted {
+            data: vec![1].into(),
+        },
+        PrivacyError::NotAcknowledged {
+            nodes: vec!["a".into(), "b".into()],
+            waited_ms: 9,
+        },
+        PrivacyError::RefusedByRecipient {
+            node: "a".into(),
+            reason: "r".into(),
+        },
+        PrivacyError::Conflict { contract },
+        behind(Some(hash), ""),
+        behind(Some(hash), "r"),
+        behind(None, ""),
+        PrivacyError::BeforeStart {
+            wanted: 1,
+            starts_at: 4,
+        },
+        PrivacyError::Halted { reason: "r".into() },
+        PrivacyError::Enclave { reason: "r".into() },
+        PrivacyError::Busy { what: "w".into() },
+        PrivacyError::Stopping,
+        PrivacyError::internal("secret"),
+    ];
+    let mut errors: Vec<RpcError> = errors.map(RpcError::from).into();
+    errors.push(RpcError::PrivateForm);
+    errors.push(RpcError::UnknownContract { address: contract });
+    let zeros = format!("0x{}", "00".repeat(64));
+    check(
+        errors,
+        &format!(
+            r#"
+            -32000 FailedPrecondition: private transactions are switched off on this node | {{"reason":"off","retryable":false}}
+            -32602 InvalidArgument: invalid argument privateFrom: x
+            -32000 FailedPrecondition: recipient not found for key: k | {{"key":"k","reason":"unknownKey","retryable":false}}
+            -32000 FailedPrecondition: privateFrom k is not a key of this node
+            -32001 NotFound: there is no privacy group "g"
+            -32602 InvalidArgument: 2 privacy groups are named "g"; name one by its id
+            -32001 NotFound: there is no payload {zeros} on this node
+            -32014 Unavailable: payload {zeros} is not here, and whether this node is a party is not known before it has synchronised with the other members | {{"payload":"{zeros}","reason":"payloadMissing","retryable":true}}
+            -32000 FailedPrecondition: r
+            3 Aborted: execution reverted | 0x01
+            -32016 Unavailable: payload was not acknowledged within 9 ms by a, b | {{"nodes":["a","b"],"reason":"notAcknowledged","retryable":true,"waitedMs":9}}
+            -32016 FailedPrecondition: payload was refused by a: r | {{"node":"a","reason":"refusedByRecipient","retryable":false}}
+            -32015 Aborted: contract {contract} is being changed by another transaction under private state validation; send it again | {{"contract":"{contract}","reason":"conflict","retryable":true}}
+            -32014 Unavailable: private state at block 5, waiting for payload {zeros} | {{"block":7,"cursor":5,"payload":"{zeros}","reason":"behind","retryable":true}}
+            -32014 Unavailable: private state at block 5, waiting for payload {zeros}: r | {{"block":7,"cursor":5,"payload":"{zeros}","reason":"behind","retryable":true}}
+            -32014 Unavailable: private state at block 5, block 7 is not executed yet | {{"block":7,"cursor":5,"payload":null,"reason":"behind","retryable":true}}
+            4444 OutOfRange: private state of block 1 is not on this node: it begins at block 4 | {{"block":1,"reason":"beforeStart","retryable":false,"startsAt":4}}
+            -32014 FailedPrecondition: private execution has halted: r | {{"reason":"halted","retryable":false}}
+            -32002 Unavailable: enclave: r | {{"reason":"enclave","retryable":true}}
+            -32005 ResourceExhausted: node is busy: w; try again later
+            -32002 Unavailable: node is shutting down
+            -32603 Internal: internal error
+            -32000 InvalidArgument: this is a private transaction (v 37 or 38): send it with eth_sendRawPrivateTransaction and its privateFor
+            -32001 NotFound: there is no private contract {contract} on this node
+            "#
+        ),
+    );
 }
 
 #[test]

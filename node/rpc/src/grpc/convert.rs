@@ -2,22 +2,34 @@
 
 use alloy_consensus::{Transaction as _, Typed2718 as _};
 use alloy_eips::eip2718::Encodable2718 as _;
-use alloy_primitives::{Address, B256};
+use alloy_primitives::{Address, B256, Log};
 use bytes::Bytes;
-use quorate_chain::{ImportedBlock, Transaction};
+use quorate_chain::{ImportedBlock, PublicForm, Transaction};
+use quorate_enclave::NodeKey;
 use quorate_pool::{AdmitError, Fate};
 use quorate_proto::v1;
 
 use crate::RpcError;
 use crate::error::fate_text;
+use crate::json::private::receipts::PrivateInclusion;
 use crate::waiters::Included;
 
 pub(super) fn hash(hash: B256) -> Bytes {
     Bytes::copy_from_slice(hash.as_slice())
 }
 
-fn address(address: Address) -> Bytes {
+pub(super) fn address(address: Address) -> Bytes {
     Bytes::copy_from_slice(address.as_slice())
+}
+
+pub(super) fn node_key(key: &NodeKey) -> Bytes {
+    Bytes::copy_from_slice(key.as_slice())
+}
+
+/// 20 bytes, or a refusal that names the field.
+pub(super) fn parse_address(field: &'static str, bytes: &[u8]) -> Result<Address, RpcError> {
+    Address::try_from(bytes)
+        .map_err(|_| RpcError::argument(field, format!("must have 20 bytes, not {}", bytes.len())))
 }
 
 /// 32 bytes, or a refusal that names the field.
@@ -70,6 +82,43 @@ pub(super) fn pending(pooled: &quorate_pool::PooledTransaction) -> v1::Transacti
     }
 }
 
+fn shown_log(log: &Log, number: usize) -> v1::Log {
+    v1::Log {
+        address: address(log.address),
+        topics: log.topics().iter().map(|topic| hash(*topic)).collect(),
+        data: log.data.data.0.clone(),
+        index: position(number),
+    }
+}
+
+/// The private side of a transaction; `None` if this node has none.
+pub(super) fn private_receipt(found: &PrivateInclusion) -> Option<v1::PrivateReceiptResponse> {
+    let record = found.record()?;
+    let block = &found.found.block;
+    let logs = record.logs.iter().zip(found.first_log_number()..);
+    Some(v1::PrivateReceiptResponse {
+        transaction_hash: hash(record.transaction),
+        block_height: block.height(),
+        block_hash: hash(block.hash()),
+        position: record.position,
+        success: record.is_success(),
+        gas_used: record.gas_used,
+        logs: logs.map(|(log, number)| shown_log(log, number)).collect(),
+        contract_address: record.contract_address.map(address).unwrap_or_default(),
+        revert_data: record.revert_data().0,
+        reason: record.reason().unwrap_or_default().to_owned(),
+        from: address(record.sender),
+        to: record.to.map(address).unwrap_or_default(),
+        payload_hash: Bytes::copy_from_slice(record.hash.as_bytes()),
+        privacy_flag: record.flag.number().into(),
+        marker: record.form == PublicForm::Marker,
+        input: record.data.0.clone(),
+        we_sent: record.we_sent,
+        digest: hash(record.digest),
+        affected: record.affected.iter().copied().map(address).collect(),
+    })
+}
+
 pub(super) fn receipt(included: &Included) -> Option<v1::Receipt> {
     let Included {
         block,
@@ -83,16 +132,7 @@ pub(super) fn receipt(included: &Included) -> Option<v1::Receipt> {
         .take(*at)
         .map(|receipt| receipt.logs.len())
         .sum();
-    let logs = receipt
-        .logs
-        .iter()
-        .enumerate()
-        .map(|(number, log)| v1::Log {
-            address: address(log.address),
-            topics: log.topics().iter().map(|topic| hash(*topic)).collect(),
-            data: log.data.data.0.clone(),
-            index: position(logs_before + number),
-        });
+    let logs = receipt.logs.iter().zip(logs_before..);
     Some(v1::Receipt {
         transaction_hash: hash(*tx.hash()),
         block_height: block.height(),
@@ -101,7 +141,7 @@ pub(super) fn receipt(included: &Included) -> Option<v1::Receipt> {
         success: receipt.success,
         gas_used: receipt.gas_used,
         cumulative_gas_used: receipt.cumulative_gas_used,
-        logs: logs.collect(),
+        logs: logs.map(|(log, number)| shown_log(log, number)).collect(),
         contract_address: receipt.contract_address.map(address).unwrap_or_default(),
         revert_data: receipt.revert_data.0.clone(),
         from: address(*block.senders.get(*at)?),

@@ -6,6 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use bytes::Bytes;
 use futures::StreamExt as _;
 use quorate_chain::{MemberRole, NodeId};
+use quorate_engine::{ENCLAVE_KEYS_MAX, EnclaveKey};
 use quorate_proto::v1;
 use quorate_proto::v1::change_step::Step;
 use quorate_proto::v1::membership_server::Membership;
@@ -234,8 +235,41 @@ fn parse_step(step: v1::ChangeStep) -> Result<ChangeStep, RpcError> {
             address: set.address,
         },
         Some(Step::Remove(raft_id)) => ChangeStep::Remove { raft_id },
+        Some(Step::SetKeys(set)) => ChangeStep::SetKeys {
+            raft_id: set.raft_id,
+            keys: enclave_keys(set.keys)?,
+            sequence: set.sequence,
+            signature: sized("signature", &set.signature)?,
+        },
         None => return Err(RpcError::argument("steps", "a step says nothing to do")),
     })
+}
+
+fn sized<const N: usize>(name: &'static str, bytes: &[u8]) -> Result<[u8; N], RpcError> {
+    bytes.try_into().map_err(|_| {
+        let reason = format!("must have {N} bytes, not {}", bytes.len());
+        RpcError::argument(name, reason)
+    })
+}
+
+fn enclave_keys(keys: Vec<v1::EnclaveKey>) -> Result<Vec<EnclaveKey>, RpcError> {
+    if keys.len() > ENCLAVE_KEYS_MAX {
+        let reason = format!(
+            "{} given, at most {ENCLAVE_KEYS_MAX} are allowed",
+            keys.len()
+        );
+        return Err(RpcError::argument("keys", reason));
+    }
+    let key = |key: v1::EnclaveKey| {
+        Ok(EnclaveKey {
+            key: sized("key", &key.key)?,
+            hybrid_digest: match key.hybrid_digest.is_empty() {
+                true => None,
+                false => Some(sized("hybrid_digest", &key.hybrid_digest)?),
+            },
+        })
+    };
+    keys.into_iter().map(key).collect()
 }
 
 fn response(report: ChangeReport) -> v1::ChangeMembersResponse {
@@ -266,6 +300,18 @@ fn member(state: &MemberState) -> v1::MemberState {
         outgoing_voter: state.outgoing_voter,
         connected: state.connected,
         lag: state.lag,
+        enclave_keys: state
+            .enclave_keys
+            .iter()
+            .map(|key| v1::EnclaveKey {
+                key: Bytes::copy_from_slice(&key.key),
+                hybrid_digest: key
+                    .hybrid_digest
+                    .map(|digest| Bytes::copy_from_slice(&digest))
+                    .unwrap_or_default(),
+            })
+            .collect(),
+        keys_sequence: state.keys_sequence,
     }
 }
 

@@ -14,11 +14,12 @@ use quorate_proto::v1::ledger_server::Ledger;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{convert, submissions};
+use super::{convert, private_submission, submissions};
 use crate::RpcError;
 use crate::feed::{BlockFeed, FeedError};
 use crate::json::methods::observe;
 use crate::node::{Node, role_name};
+use crate::private_form::refuse_private;
 
 /// A client's own deadline is met with our answer, not with the end of the stream: this much earlier.
 const DEADLINE_MARGIN: Duration = Duration::from_millis(5);
@@ -58,6 +59,7 @@ impl Ledger for LedgerService {
         let wait = deadline(request.metadata()).unwrap_or(Duration::MAX);
         let v1::SubmitTransactionRequest { raw, wait: waits } = request.into_inner();
         answer("SubmitTransaction", async {
+            refuse_private(&raw)?;
             if !waits {
                 let hash = self.node.submit(raw.into()).await?;
                 return Ok(v1::SubmitTransactionResponse {
@@ -75,6 +77,15 @@ impl Ledger for LedgerService {
             })
         })
         .await
+    }
+
+    async fn submit_private_transaction(
+        &self,
+        request: Request<v1::SubmitPrivateTransactionRequest>,
+    ) -> Answer<v1::SubmitPrivateTransactionResponse> {
+        let wait = deadline(request.metadata()).unwrap_or(Duration::MAX);
+        let work = private_submission::submit(&self.node, request.into_inner(), wait);
+        answer("SubmitPrivateTransaction", work).await
     }
 
     type SubmitTransactionsStream = Answers<v1::SubmitTransactionsResponse>;
@@ -260,7 +271,7 @@ async fn node_status(node: &Node) -> Result<v1::NodeStatus, RpcError> {
         head_hash: convert::hash(head.hash()),
         state_durable_height: node.ledger().state_durable_height(),
         committed_index: raft.committed.0,
-        applied_index: *node.ledger().watch_applied().borrow(),
+        applied_index: node.ledger().applied(),
         pool_ready: counts.ready as u64,
         pool_waiting: counts.waiting as u64,
         peers: peers.collect(),

@@ -11,6 +11,7 @@ use tonic::{Status, Streaming};
 use super::convert;
 use crate::RpcError;
 use crate::node::Node;
+use crate::private_form::is_private;
 
 /// Transactions that are checked together: what has arrived, up to this many. Enough to use all cores for the signatures,
 /// few enough that the first answer does not wait long (40 microseconds each).
@@ -75,24 +76,33 @@ async fn admit(
 }
 
 fn admit_now(node: &Node, raw: &[Bytes]) -> Vec<Result<v1::SubmitTransactionsResponse, Status>> {
-    let results = node.ctx.pool.admit_all(raw, true);
-    let answer = |(result, raw): (Result<_, _>, &Bytes)| {
-        Ok(match result {
-            Ok(hash) => v1::SubmitTransactionsResponse {
-                sequence: 0,
-                hash: convert::hash(hash),
-                refusal: None,
+    let public: Vec<&Bytes> = raw.iter().filter(|raw| !is_private(raw)).collect();
+    let mut results = node.ctx.pool.admit_all(&public, true).into_iter();
+    let answer = |raw: &Bytes| {
+        let admitted = match is_private(raw) {
+            true => None,
+            false => results.next(),
+        };
+        let (is_transaction, error) = match admitted {
+            Some(Ok(hash)) => {
+                return Ok(v1::SubmitTransactionsResponse {
+                    sequence: 0,
+                    hash: convert::hash(hash),
+                    refusal: None,
+                });
+            }
+            Some(Err(error)) => (convert::is_transaction(&error), node.judge(error, raw)),
+            None => (true, RpcError::PrivateForm),
+        };
+        Ok(v1::SubmitTransactionsResponse {
+            sequence: 0,
+            hash: if is_transaction {
+                convert::hash(keccak256(raw))
+            } else {
+                Bytes::new()
             },
-            Err(error) => v1::SubmitTransactionsResponse {
-                sequence: 0,
-                hash: if convert::is_transaction(&error) {
-                    convert::hash(keccak256(raw))
-                } else {
-                    Bytes::new()
-                },
-                refusal: Some(convert::refusal(node.judge(error, raw))),
-            },
+            refusal: Some(convert::refusal(error)),
         })
     };
-    results.into_iter().zip(raw).map(answer).collect()
+    raw.iter().map(answer).collect()
 }

@@ -57,6 +57,14 @@ impl Args {
     }
 }
 
+/// Reads a parameter that is looked at more than once.
+pub(crate) fn parse<T: DeserializeOwned>(
+    name: &'static str,
+    value: &RawValue,
+) -> Result<T, RpcError> {
+    serde_json::from_str(value.get()).map_err(|e| RpcError::argument(name, e))
+}
+
 #[cfg(test)]
 mod tests {
     use alloy_primitives::{Address, U64};

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use alloy_eips::{BlockId, BlockNumberOrTag};
 use alloy_primitives::{B256, U64};
 use jsonrpsee::server::RegisterMethodError;
-use quorate_chain::SharedBlock;
+use quorate_chain::{SharedBlock, is_quorum_private};
 use serde::Serialize;
 
 use super::args::Args;
 use super::methods::{Module, method};
-use super::view::{BlockView, Json, ReceiptView, json, quantity, size};
+use super::private;
+use super::view::{BlockView, Json, json, quantity, size};
 use crate::RpcError;
 use crate::node::Node;
 
@@ -117,10 +118,20 @@ async fn receipts(node: Arc<Node>, mut args: Args) -> Result<Json, RpcError> {
     let Some(block) = node.block_of(id).await? else {
         return json(&());
     };
+    let private =
+        node.ctx.privacy.is_some() && block.block.transactions().iter().any(is_quorum_private);
+    let records = if private {
+        node.private_records(&block).await?
+    } else {
+        Vec::new()
+    };
     if block.receipts.len() >= LARGE_BLOCK {
-        return node.call(move || json(&ReceiptView::all(&block))).await;
+        let shared = Arc::clone(&node);
+        return node
+            .call(move || private::receipts::all(&shared, &block, &records))
+            .await;
     }
-    json(&ReceiptView::all(&block))
+    private::receipts::all(&node, &block, &records)
 }
 
 fn transaction_count(block: Option<SharedBlock>) -> Result<Json, RpcError> {

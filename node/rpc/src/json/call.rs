@@ -1,4 +1,7 @@
 //! Executions that leave nothing behind: `eth_call`, `eth_estimateGas`, `eth_createAccessList`.
+//!
+//! A call to a private contract is a private one. So is what a request with `privateFor` asks to estimate. Access lists are made for
+//! public calls alone: a private transaction carries none.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,14 +14,15 @@ use alloy_rpc_types_eth::{BlockOverrides as BlockOverridesRequest, TransactionRe
 use jsonrpsee::server::RegisterMethodError;
 use quorate_engine::Ledger;
 use quorate_evm::{
-    AccountOverride, BlockContext, BlockOverrides, CallRequest, CallSettings, CallStatus,
-    StateOverrides,
+    AccountOverride, BlockContext, BlockOverrides, CallOutcome, CallRequest, CallSettings,
+    CallStatus, RootedState, StateOverrides,
 };
 use quorate_state::Snapshot;
 use serde::Serialize;
 
 use super::args::Args;
 use super::methods::{Module, method};
+use super::send::private_or_public;
 use super::state::block_argument;
 use super::view::{Json, json, quantity};
 use crate::RpcError;
@@ -35,6 +39,8 @@ pub(crate) struct Execution {
     pub(crate) ledger: Ledger,
     pub(crate) context: BlockContext,
     pub(crate) state: Snapshot,
+    /// Set if it is to be executed privately.
+    pub(crate) private: Option<Arc<dyn RootedState>>,
     pub(crate) request: CallRequest,
     pub(crate) settings: CallSettings,
 }
@@ -60,8 +66,50 @@ impl Execution {
             ledger: node.ledger().clone(),
             context,
             state,
+            private: None,
             request,
             settings,
+        })
+    }
+
+    /// The same, executed privately if it calls a private contract.
+    async fn at_either(
+        node: &Node,
+        id: BlockId,
+        request: TransactionRequest,
+        settings: CallSettings,
+    ) -> Result<Self, RpcError> {
+        let mut execution = Self::at(node, id, request, settings).await?;
+        // A node without privacy has nothing to look for.
+        if node.ctx.privacy.is_some()
+            && let Some(to) = execution.request.to
+            && !execution.replaces_code_of(&to)
+        {
+            execution.private = node.private_beside(&execution.state, &to).await?;
+        }
+        Ok(execution)
+    }
+
+    fn replaces_code_of(&self, address: &Address) -> bool {
+        let overridden = self.settings.state.get(address);
+        overridden.is_some_and(|account| account.code.is_some())
+    }
+
+    fn call(&self) -> Result<CallOutcome, RpcError> {
+        let Self {
+            ledger,
+            context,
+            state,
+            private,
+            request,
+            settings,
+        } = self;
+        let (spec, hashes) = (ledger.spec(), ledger.hashes());
+        Ok(match private {
+            None => quorate_evm::call(spec, context, state, &hashes, request, settings)?,
+            Some(private) => quorate_evm::call_private(
+                spec, context, state, &**private, &hashes, request, settings,
+            )?,
         })
     }
 
@@ -70,18 +118,31 @@ impl Execution {
             ledger,
             context,
             state,
+            private,
             request,
             settings,
         } = self;
-        Ok(quorate_evm::estimate_gas(
-            ledger.spec(),
-            context,
-            state,
-            &ledger.hashes(),
-            request,
-            settings,
-        )?)
+        let (spec, hashes) = (ledger.spec(), ledger.hashes());
+        Ok(match private {
+            None => quorate_evm::estimate_gas(spec, context, state, &hashes, request, settings)?,
+            Some(private) => quorate_evm::estimate_private_gas(
+                spec, context, state, &**private, &hashes, request, settings,
+            )?,
+        })
     }
+}
+
+/// The gas that `request` needs as a private transaction.
+pub(crate) async fn estimate_private(
+    node: &Node,
+    id: BlockId,
+    request: TransactionRequest,
+    settings: CallSettings,
+) -> Result<u64, RpcError> {
+    let mut execution = Execution::at(node, id, request, settings).await?;
+    let height = execution.state.height();
+    execution.private = Some(node.privacy()?.private_state(height).await?);
+    node.call(move || execution.estimate()).await
 }
 
 async fn call(node: Arc<Node>, mut args: Args) -> Result<Json, RpcError> {
@@ -89,25 +150,8 @@ async fn call(node: Arc<Node>, mut args: Args) -> Result<Json, RpcError> {
     let id = block_argument(&mut args)?;
     let settings = settings(&node, &mut args)?;
     args.end()?;
-    let execution = Execution::at(&node, id, request, settings).await?;
-    let outcome = node.call(move || {
-        let Execution {
-            ledger,
-            context,
-            state,
-            request,
-            settings,
-        } = execution;
-        Ok(quorate_evm::call(
-            ledger.spec(),
-            &context,
-            &state,
-            &ledger.hashes(),
-            &request,
-            &settings,
-        )?)
-    });
-    let outcome = outcome.await?;
+    let execution = Execution::at_either(&node, id, request, settings).await?;
+    let outcome = node.call(move || execution.call()).await?;
     match outcome.status {
         CallStatus::Success => json(&outcome.output),
         CallStatus::Reverted => Err(RpcError::Reverted {
@@ -118,11 +162,16 @@ async fn call(node: Arc<Node>, mut args: Args) -> Result<Json, RpcError> {
 }
 
 async fn estimate_gas(node: Arc<Node>, mut args: Args) -> Result<Json, RpcError> {
-    let request: TransactionRequest = args.required("transaction")?;
+    let (request, private) = private_or_public(&mut args)?;
     let id = block_argument(&mut args)?;
     let settings = settings(&node, &mut args)?;
     args.end()?;
-    let execution = Execution::at(&node, id, request, settings).await?;
+    if private.arguments()?.is_some() {
+        return json(&quantity(
+            estimate_private(&node, id, request, settings).await?,
+        ));
+    }
+    let execution = Execution::at_either(&node, id, request, settings).await?;
     json(&quantity(node.call(move || execution.estimate()).await?))
 }
 
@@ -148,6 +197,7 @@ async fn create_access_list(node: Arc<Node>, mut args: Args) -> Result<Json, Rpc
             state,
             request,
             settings,
+            ..
         } = execution;
         let hashes = ledger.hashes();
         Ok(quorate_evm::create_access_list(

@@ -12,7 +12,7 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::TryRecvError;
 
 use super::args::Args;
-use super::logs::{LogFilter, OnFull, search};
+use super::logs::{LogFilter, OnFull, Side, search, search_all};
 use super::methods::{Module, method};
 use super::view::{Json, json};
 use crate::RpcError;
@@ -52,12 +52,20 @@ enum Kind {
     },
     Logs {
         filter: Arc<LogFilter>,
-        next: u64,
+        next: Next,
     },
     /// The pool's events since then; a client that asks too seldom misses the oldest.
     Pending {
         events: broadcast::Receiver<PoolEvent>,
     },
+}
+
+/// The first blocks whose logs a filter has not returned. Private execution may be behind the chain: public logs do not wait for
+/// it, and private ones follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Next {
+    public: u64,
+    private: u64,
 }
 
 impl Filters {
@@ -118,7 +126,10 @@ async fn new_filter(node: Arc<Node>, mut args: Args) -> Result<Json, RpcError> {
     let next = node.head() + 1;
     json(&node.filters.add(Kind::Logs {
         filter: Arc::new(filter),
-        next,
+        next: Next {
+            public: next,
+            private: next,
+        },
     })?)
 }
 
@@ -151,15 +162,8 @@ async fn uninstall(node: Arc<Node>, mut args: Args) -> Result<Json, RpcError> {
 
 /// What there is to do outside the lock.
 enum Todo {
-    Blocks {
-        first: u64,
-        last: u64,
-    },
-    Logs {
-        filter: Arc<LogFilter>,
-        first: u64,
-        last: u64,
-    },
+    Blocks { first: u64, last: u64 },
+    Logs { filter: Arc<LogFilter>, next: Next },
     Pending(Vec<B256>),
 }
 
@@ -176,14 +180,10 @@ async fn changes(node: Arc<Node>, mut args: Args) -> Result<Json, RpcError> {
             *next = first.max(last + 1);
             Todo::Blocks { first, last }
         }
-        Kind::Logs { filter, next } => {
-            let last = head.min(next.saturating_add(config.log_blocks_max - 1));
-            Todo::Logs {
-                filter: Arc::clone(filter),
-                first: *next,
-                last,
-            }
-        }
+        Kind::Logs { filter, next } => Todo::Logs {
+            filter: Arc::clone(filter),
+            next: *next,
+        },
         Kind::Pending { events } => Todo::Pending(drain(events, config.log_results_max)),
     })?;
     match todo {
@@ -200,28 +200,27 @@ async fn changes(node: Arc<Node>, mut args: Args) -> Result<Json, RpcError> {
             }
             json(&hashes)
         }
-        Todo::Logs {
-            filter,
-            first,
-            last,
-        } => {
-            let (from, to) = bounds(&filter);
-            let (lowest, highest) = (first.max(from), last.min(to));
-            let (logs, through) = if lowest > highest {
-                (Vec::new(), last)
-            } else {
-                let found = search(&node, filter, lowest, highest, OnFull::Pause).await?;
-                let through = if found.through == highest {
-                    last
-                } else {
-                    found.through
-                };
-                (found.logs, through)
-            };
+        Todo::Logs { filter, next } => {
+            let mut now = next;
+            let mut logs = Vec::new();
+            now.public =
+                new_logs(&node, &filter, next.public, head, Side::Public, &mut logs).await?;
+            if let Some(privacy) = &node.ctx.privacy {
+                let reached = head.min(privacy.watch_status().borrow().cursor);
+                now.private = new_logs(
+                    &node,
+                    &filter,
+                    next.private,
+                    reached,
+                    Side::Private,
+                    &mut logs,
+                )
+                .await?;
+            }
             // Another question may have been answered meanwhile: then these logs were in its answer.
             let ours = node.filters.with(id, |kind| match kind {
-                Kind::Logs { next, .. } if *next == first => {
-                    *next = first.max(through + 1);
+                Kind::Logs { next: kept, .. } if *kept == next => {
+                    *kept = now;
                     true
                 }
                 _ => false,
@@ -233,6 +232,33 @@ async fn changes(node: Arc<Node>, mut args: Args) -> Result<Json, RpcError> {
             }
         }
     }
+}
+
+/// Adds the logs of one side from `first` on, at most to `reached`; returns where the next question begins.
+async fn new_logs(
+    node: &Arc<Node>,
+    filter: &Arc<LogFilter>,
+    first: u64,
+    reached: u64,
+    side: Side,
+    logs: &mut Vec<Json>,
+) -> Result<u64, RpcError> {
+    let span = node.ctx.config.log_blocks_max - 1;
+    let last = reached.min(first.saturating_add(span));
+    let (from, to) = bounds(filter);
+    let (lowest, highest) = (first.max(from), last.min(to));
+    if lowest > highest {
+        return Ok(first.max(last + 1));
+    }
+    let filter = Arc::clone(filter);
+    let found = search(node, filter, lowest, highest, OnFull::Pause, side).await?;
+    logs.extend(found.logs);
+    let through = if found.through == highest {
+        last
+    } else {
+        found.through
+    };
+    Ok(first.max(through + 1))
 }
 
 /// The heights that a filter names in numbers.
@@ -273,11 +299,7 @@ async fn filter_logs(node: Arc<Node>, mut args: Args) -> Result<Json, RpcError> 
     })?;
     let filter = filter.ok_or(RpcError::UnknownFilter)?;
     match filter.resolve(&node).await? {
-        Some((first, last)) => json(
-            &search(&node, filter, first, last, OnFull::Refuse)
-                .await?
-                .logs,
-        ),
+        Some((first, last)) => json(&search_all(&node, filter, first, last).await?.logs),
         None => json::<[B256]>(&[]),
     }
 }

@@ -1,4 +1,8 @@
 //! Log queries: filters with geth's meaning, and the search for what they match.
+//!
+//! A party's answers hold the logs of private contracts too: of each block, first the public ones, then the private ones in the
+//! order of their transactions. A query waits for private execution, unless it names public contracts alone: they log nothing in
+//! private transactions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,16 +13,21 @@ use alloy_primitives::{Address, B256, Bloom, BloomInput};
 use jsonrpsee::server::RegisterMethodError;
 use parking_lot::Mutex;
 use quorate_chain::ImportedBlock;
+use quorate_privacy::PrivateRecord;
 use serde::Deserialize;
 
 use super::args::Args;
 use super::methods::{Module, method};
-use super::view::{Json, LogView, block_logs, json};
-use crate::RpcError;
+use super::view::{Json, LogView, block_logs, json, private_logs};
+use crate::dual::has_code;
 use crate::node::Node;
+use crate::{PrivacyApi, RpcError};
 
 /// Header blooms kept in memory (256 bytes each): a query that is repeated over old blocks does not read them again.
 const BLOOMS_MAX: usize = 65_536;
+
+/// Records of private transactions that are read at once. Each holds its payload in the clear.
+const RECORDS_PAGE: usize = 32;
 
 pub(crate) fn register(module: &mut Module) -> Result<(), RegisterMethodError> {
     method(module, "eth_getLogs", get_logs)
@@ -31,9 +40,26 @@ async fn get_logs(node: Arc<Node>, mut args: Args) -> Result<Json, RpcError> {
     let range = filter.resolve(&node).await?;
     let mut found = Found::default();
     if let Some((first, last)) = range {
-        found = search(&node, Arc::new(filter), first, last, OnFull::Refuse).await?;
+        found = search_all(&node, Arc::new(filter), first, last).await?;
     }
     json(&found.logs)
+}
+
+/// Searches both sides, after waiting for private execution where it matters.
+pub(crate) async fn search_all(
+    node: &Arc<Node>,
+    filter: Arc<LogFilter>,
+    first: u64,
+    last: u64,
+) -> Result<Found, RpcError> {
+    let mut side = Side::Public;
+    if let Some(privacy) = &node.ctx.privacy
+        && !filter.names_public_contracts_only(node).await?
+    {
+        privacy.executed(last).await?;
+        side = Side::Both;
+    }
+    search(node, filter, first, last, OnFull::Refuse, side).await
 }
 
 /// Which logs a client wants. Unknown fields are ignored, as in geth.
@@ -217,6 +243,41 @@ impl LogFilter {
                 .all(|(wanted, topic)| wanted.is_empty() || wanted.contains(topic))
     }
 
+    /// True if no private contract can match: it would have no public code.
+    pub(crate) async fn names_public_contracts_only(
+        self: &Arc<Self>,
+        node: &Node,
+    ) -> Result<bool, RpcError> {
+        if self.addresses.is_empty() {
+            return Ok(false);
+        }
+        let filter = Arc::clone(self);
+        let state = node.ledger().latest_state();
+        node.read(move |_| {
+            for address in &filter.addresses {
+                if !has_code(&state, address)? {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        })
+        .await
+    }
+
+    /// The matching logs of one block's private transactions; `records` are all that this node has of the block.
+    pub(crate) fn private_logs_of<'a>(
+        &'a self,
+        block: &'a ImportedBlock,
+        records: &'a [PrivateRecord],
+    ) -> impl Iterator<Item = LogView<'a>> + 'a {
+        private_logs(block, records).filter(|log| self.matches(log.address(), log.topics()))
+    }
+
+    /// False if no log of these transactions can match.
+    pub(crate) fn may_match_any(&self, records: &[PrivateRecord]) -> bool {
+        records.iter().any(|record| self.may_match(&record.bloom))
+    }
+
     /// The matching logs of one block.
     pub(crate) fn logs_of<'a>(
         &'a self,
@@ -258,6 +319,55 @@ pub(crate) enum OnFull {
     Pause,
 }
 
+/// Whose logs a search is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    Public,
+    /// Private execution must have reached the end of the range.
+    Private,
+    /// Likewise.
+    Both,
+}
+
+/// Records of private transactions, block by block, read in pages.
+struct RecordPages {
+    privacy: Arc<dyn PrivacyApi>,
+    last: u64,
+    /// Of blocks up to `through`, without those that were taken.
+    by_height: BTreeMap<u64, Vec<PrivateRecord>>,
+    /// Everything up to here has been read; `None`: nothing yet.
+    through: Option<u64>,
+}
+
+impl RecordPages {
+    fn new(privacy: Arc<dyn PrivacyApi>, last: u64) -> Self {
+        Self {
+            privacy,
+            last,
+            by_height: BTreeMap::new(),
+            through: None,
+        }
+    }
+
+    /// The records of a block. Heights rise from call to call.
+    fn take(&mut self, height: u64) -> Result<Vec<PrivateRecord>, RpcError> {
+        if self.through.is_none_or(|through| through < height) {
+            let records = self.privacy.records(height, self.last, RECORDS_PAGE)?;
+            // A page ends with a whole block, so that what comes next is known.
+            let full = records.len() >= RECORDS_PAGE;
+            let end = records.last().filter(|_| full).map(|record| record.height);
+            self.through = Some(end.unwrap_or(self.last));
+            for record in records {
+                self.by_height
+                    .entry(record.height)
+                    .or_default()
+                    .push(record);
+            }
+        }
+        Ok(self.by_height.remove(&height).unwrap_or_default())
+    }
+}
+
 /// What a search has found.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
@@ -273,12 +383,19 @@ pub(crate) async fn search(
     first: u64,
     last: u64,
     on_full: OnFull,
+    side: Side,
 ) -> Result<Found, RpcError> {
     let shared = Arc::clone(node);
     node.call(move || {
         let node = shared;
         let config = &node.ctx.config;
         let started = Instant::now();
+        let mut pages = match &node.ctx.privacy {
+            Some(privacy) if side != Side::Public => {
+                Some(RecordPages::new(Arc::clone(privacy), last))
+            }
+            _ => None,
+        };
         let mut found = Found {
             logs: Vec::new(),
             through: first,
@@ -294,14 +411,25 @@ pub(crate) async fn search(
                     unit: "ms",
                 });
             }
-            if node
-                .blooms
-                .get(height)
-                .is_none_or(|bloom| filter.may_match(&bloom))
+            if side != Side::Private
+                && node
+                    .blooms
+                    .get(height)
+                    .is_none_or(|bloom| filter.may_match(&bloom))
             {
                 let block = node.ledger().block(height)?.ok_or(RpcError::UnknownBlock)?;
                 node.blooms.insert(height, block.block.header().logs_bloom);
                 for log in filter.logs_of(&block) {
+                    found.logs.push(json(&log)?);
+                }
+            }
+            let records = match &mut pages {
+                Some(pages) => pages.take(height)?,
+                None => Vec::new(),
+            };
+            if filter.may_match_any(&records) {
+                let block = node.ledger().block(height)?.ok_or(RpcError::UnknownBlock)?;
+                for log in filter.private_logs_of(&block, &records) {
                     found.logs.push(json(&log)?);
                 }
             }

@@ -4,8 +4,11 @@
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
+use alloy_primitives::B256;
 use jsonrpsee::server::RegisterMethodError;
 use quorate_chain::{MemberRole, NodeId};
+use quorate_enclave::PublicKey;
+use quorate_engine::EnclaveKey;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -344,6 +347,24 @@ struct MemberStateView<'a> {
     outgoing_voter: bool,
     connected: bool,
     lag: Option<u64>,
+    enclave_keys: Vec<EnclaveKeyView>,
+    keys_sequence: u64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct EnclaveKeyView {
+    key: PublicKey,
+    hybrid_digest: Option<B256>,
+}
+
+impl From<&EnclaveKey> for EnclaveKeyView {
+    fn from(key: &EnclaveKey) -> Self {
+        Self {
+            key: PublicKey::from_bytes(key.key),
+            hybrid_digest: key.hybrid_digest.map(B256::from),
+        }
+    }
 }
 
 impl<'a> From<&'a MemberState> for MemberStateView<'a> {
@@ -358,6 +379,8 @@ impl<'a> From<&'a MemberState> for MemberStateView<'a> {
             outgoing_voter: state.outgoing_voter,
             connected: state.connected,
             lag: state.lag,
+            enclave_keys: state.enclave_keys.iter().map(Into::into).collect(),
+            keys_sequence: state.keys_sequence,
         }
     }
 }

@@ -10,8 +10,8 @@ use jsonrpsee::server::RegisterMethodError;
 use super::args::Args;
 use super::view::{Json, json};
 use super::{
-    admin, blocks, call, fees, filters, logs, membership, net, raft, send, state, subscriptions,
-    transactions, txpool,
+    admin, blocks, call, fees, filters, logs, membership, net, private, raft, send, state,
+    subscriptions, transactions, txpool,
 };
 use crate::node::Node;
 use crate::{Namespace, RpcError};
@@ -29,6 +29,7 @@ pub(crate) fn build(node: &Arc<Node>) -> Result<Module, RegisterMethodError> {
         state::register(&mut module)?;
         call::register(&mut module)?;
         send::register(&mut module)?;
+        private::register(&mut module)?;
         fees::register(&mut module)?;
         logs::register(&mut module)?;
         filters::register(&mut module)?;
@@ -49,6 +50,9 @@ pub(crate) fn build(node: &Arc<Node>) -> Result<Module, RegisterMethodError> {
     }
     if config.serves(Namespace::Admin) {
         admin::register(&mut module)?;
+    }
+    if config.serves(Namespace::QuorumExtension) {
+        private::register_extension(&mut module)?;
     }
     method(&mut module, "rpc_modules", modules)?;
     Ok(module)

@@ -67,7 +67,7 @@ async fn code(node: Arc<Node>, mut args: Args) -> Result<Json, RpcError> {
     let address: Address = args.required("address")?;
     let id = block_argument(&mut args)?;
     args.end()?;
-    let code = node.read_state(id, move |state| match state.account(&address)? {
+    let code = node.read_account(id, address, move |state| match state.account(&address)? {
         Some(account) if account.has_code() => Ok(state.code(&account.code_hash)?),
         _ => Ok(Bytes::new()),
     });
@@ -80,7 +80,11 @@ async fn storage_at(node: Arc<Node>, mut args: Args) -> Result<Json, RpcError> {
     let id = block_argument(&mut args)?;
     args.end()?;
     let value = node
-        .read_state(id, move |state| Ok(state.storage(&address, &slot)?))
+        .read_account(
+            id,
+            address,
+            move |state| Ok(state.storage(&address, &slot)?),
+        )
         .await?;
     json(&B256::from(value))
 }

@@ -18,6 +18,7 @@ use super::view::{HeaderView, Json, TransactionView, json};
 use crate::RpcError;
 use crate::feed::{BlockFeed, FeedError};
 use crate::node::Node;
+use crate::private_feed::PrivateFeed;
 
 pub(crate) fn register(module: &mut Module) -> Result<(), RegisterMethodError> {
     module.register_subscription(
@@ -102,6 +103,7 @@ impl From<FeedError> for End {
 async fn serve(wanted: Wanted, pending: PendingSubscriptionSink, node: Arc<Node>) {
     // Before the answer: what happens after the client has its id must not be missed.
     let feed = BlockFeed::from_now(node.ledger());
+    let private = PrivateFeed::from(&node, feed.next_height());
     let events = node.ctx.pool.subscribe();
     let Ok(sink) = pending.accept().await else {
         return;
@@ -110,7 +112,7 @@ async fn serve(wanted: Wanted, pending: PendingSubscriptionSink, node: Arc<Node>
     let served = async {
         match wanted {
             Wanted::Heads => heads(feed, &sink, &node).await,
-            Wanted::Logs(filter) => logs(feed, &filter, &sink, &node).await,
+            Wanted::Logs(filter) => logs(feed, private, &filter, &sink, &node).await,
             Wanted::Pending { full } => transactions(events, full, &sink, &node).await,
         }
     };
@@ -147,16 +149,34 @@ async fn heads(mut feed: BlockFeed, sink: &SubscriptionSink, node: &Node) -> Ser
     }
 }
 
+/// Public logs as blocks come; those of private contracts when private execution has come to their block, in an order of their own.
 async fn logs(
     mut feed: BlockFeed,
+    mut private: PrivateFeed,
     filter: &LogFilter,
     sink: &SubscriptionSink,
     node: &Node,
 ) -> Served {
     loop {
-        let block = feed.next().await?;
-        for log in filter.logs_of(&block) {
-            push(sink, json(&log)?, node).await?;
+        tokio::select! {
+            block = feed.next() => {
+                let block = block?;
+                for log in filter.logs_of(&block) {
+                    push(sink, json(&log)?, node).await?;
+                }
+            }
+            records = private.next() => {
+                let records = records?;
+                for of_one_block in records.chunk_by(|a, b| a.height == b.height) {
+                    let Some(first) = of_one_block.first().filter(|_| filter.may_match_any(of_one_block)) else {
+                        continue;
+                    };
+                    let block = node.block(first.height).await?.ok_or(RpcError::UnknownBlock)?;
+                    for log in filter.private_logs_of(&block, of_one_block) {
+                        push(sink, json(&log)?, node).await?;
+                    }
+                }
+            }
         }
     }
 }

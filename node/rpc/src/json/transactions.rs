@@ -10,9 +10,11 @@ use quorate_chain::SharedBlock;
 
 use super::args::Args;
 use super::methods::{Module, method};
-use super::view::{Json, ReceiptView, TransactionView, json};
+use super::private::receipts;
+use super::view::{Json, TransactionView, json};
 use crate::RpcError;
 use crate::node::Node;
+use crate::private_form::refuse_private;
 
 /// How long `eth_sendRawTransactionSync` waits if the caller does not say.
 const SYNC_WAIT: Duration = Duration::from_secs(20);
@@ -94,17 +96,16 @@ async fn by_block_number(node: Arc<Node>, mut args: Args) -> Result<Json, RpcErr
 async fn receipt(node: Arc<Node>, mut args: Args) -> Result<Json, RpcError> {
     let hash: B256 = args.required("hash")?;
     args.end()?;
-    let found = node.included(&hash).await?;
-    json(
-        &found
-            .as_ref()
-            .and_then(|found| ReceiptView::of(&found.block, found.position)),
-    )
+    match node.included(&hash).await? {
+        Some(found) => receipts::shown(&node, &found).await,
+        None => json(&()),
+    }
 }
 
 async fn send_raw(node: Arc<Node>, mut args: Args) -> Result<Json, RpcError> {
     let raw: Bytes = args.required("transaction")?;
     args.end()?;
+    refuse_private(&raw)?;
     json(&node.submit(raw).await?)
 }
 
@@ -113,7 +114,8 @@ async fn send_raw_sync(node: Arc<Node>, mut args: Args) -> Result<Json, RpcError
     let raw: Bytes = args.required("transaction")?;
     let wait: Option<U64> = args.optional("timeout")?;
     args.end()?;
+    refuse_private(&raw)?;
     let wait = wait.map_or(SYNC_WAIT, |ms| Duration::from_millis(ms.to()));
     let found = node.submit_and_wait(raw, wait).await?;
-    json(&ReceiptView::of(&found.block, found.position))
+    receipts::shown(&node, &found).await
 }

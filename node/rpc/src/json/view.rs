@@ -6,6 +6,7 @@ use alloy_consensus::{Header, Transaction as _, Typed2718 as _};
 use alloy_primitives::{Address, B256, Bloom, Bytes, U64, U128, U256};
 use alloy_rlp::Encodable as _;
 use quorate_chain::{ImportedBlock, RecoveredTransaction, Transaction};
+use quorate_privacy::PrivateRecord;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -203,7 +204,43 @@ pub(crate) fn block_logs(block: &ImportedBlock) -> impl Iterator<Item = (usize, 
         })
 }
 
+/// The logs of a block's private transactions, as far as this node is a party: `records` are all that it has of the block, in
+/// order. They are numbered behind the public logs of the block, so that no two logs have one number; others see no gap, and
+/// parties of different transactions may number a log differently.
+pub(crate) fn private_logs<'a>(
+    block: &'a ImportedBlock,
+    records: &'a [PrivateRecord],
+) -> impl Iterator<Item = LogView<'a>> {
+    let header = block.block.header();
+    let block_hash = block.hash();
+    let public: usize = block
+        .receipts
+        .iter()
+        .map(|receipt| receipt.logs.len())
+        .sum();
+    let logs = records
+        .iter()
+        .flat_map(|record| record.logs.iter().map(move |log| (record, log)));
+    logs.enumerate()
+        .map(move |(number, (record, log))| LogView {
+            address: log.address,
+            topics: log.topics(),
+            data: &log.data.data,
+            block_hash,
+            block_number: quantity(header.number),
+            block_timestamp: quantity(header.timestamp),
+            transaction_hash: record.transaction,
+            transaction_index: U64::from(record.position),
+            log_index: size(public + number),
+            removed: false,
+        })
+}
+
 impl LogView<'_> {
+    pub(crate) fn transaction_hash(&self) -> B256 {
+        self.transaction_hash
+    }
+
     pub(crate) fn address(&self) -> Address {
         self.address
     }
@@ -232,6 +269,14 @@ pub(crate) struct ReceiptView<'a> {
     logs: Vec<LogView<'a>>,
     logs_bloom: Bloom,
     status: U64,
+    /// Quorum's fields from here on; they are there where they mean something.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    is_privacy_marker_transaction: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revert_reason: Option<Bytes>,
+    /// Ours: why the private side failed, if it did not revert by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure_reason: Option<&'a str>,
 }
 
 impl<'a> ReceiptView<'a> {
@@ -281,6 +326,43 @@ impl<'a> ReceiptView<'a> {
             logs,
             logs_bloom: receipt.bloom(),
             status: quantity(u64::from(receipt.success)),
+            is_privacy_marker_transaction: None,
+            revert_reason: None,
+            failure_reason: None,
         })
+    }
+
+    /// Says that the transaction is a privacy marker.
+    pub(crate) fn marker(self) -> Self {
+        Self {
+            is_privacy_marker_transaction: Some(true),
+            ..self
+        }
+    }
+
+    /// What a party is told in place of the public outcome. The gas is that of the private execution, which nobody pays; Quorum
+    /// says 0 where there is one receipt for both sides.
+    pub(crate) fn private(
+        self,
+        block: &'a ImportedBlock,
+        records: &'a [PrivateRecord],
+        record: &'a PrivateRecord,
+        gas_used: u64,
+    ) -> Self {
+        let revert_reason = Some(record.revert_data()).filter(|data| !data.is_empty());
+        Self {
+            to: record.to,
+            gas_used: quantity(gas_used),
+            contract_address: record.contract_address,
+            logs: private_logs(block, records)
+                .filter(|log| log.transaction_hash() == record.transaction)
+                .collect(),
+            logs_bloom: record.bloom,
+            status: quantity(u64::from(record.is_success())),
+            is_privacy_marker_transaction: None,
+            revert_reason,
+            failure_reason: record.reason(),
+            ..self
+        }
     }
 }

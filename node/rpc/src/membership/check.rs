@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use quorate_chain::NodeId;
+use quorate_engine::{ENCLAVE_KEYS_MAX, EnclaveKey};
 
 use super::{
     ADDRESS_BYTES_MAX, CHANGE_STEPS_MAX, ChangeRequest, ChangeStep, MembershipError,
@@ -74,6 +75,27 @@ impl ChangeRequest {
                     check_raft_id(field("raftId"), *raft_id, &mut named)?;
                     check_address(field("address"), address)?;
                 }
+                ChangeStep::SetKeys {
+                    raft_id,
+                    keys,
+                    sequence,
+                    signature: _,
+                } => {
+                    check_raft_id(field("raftId"), *raft_id, &mut named)?;
+                    if keys.len() > ENCLAVE_KEYS_MAX {
+                        let reason = format!(
+                            "{} keys, at most {ENCLAVE_KEYS_MAX} are allowed",
+                            keys.len()
+                        );
+                        return Err(invalid(field("keys"), reason));
+                    }
+                    if !keys.is_sorted_by(|a, b| a.key < b.key) {
+                        return Err(invalid(field("keys"), "must rise, and none may come twice"));
+                    }
+                    if *sequence == 0 {
+                        return Err(invalid(field("sequence"), "announcements count from 1"));
+                    }
+                }
             }
         }
         Ok(())
@@ -96,10 +118,52 @@ impl ChangeRequest {
                 ChangeStep::SetAddress { raft_id, address } => {
                     self.check_address_is_free(i, address, Some(*raft_id), view)?;
                 }
+                ChangeStep::SetKeys { raft_id, keys, .. } => {
+                    self.check_keys_are_free(i, *raft_id, keys, view)?;
+                }
                 ChangeStep::SetRole { .. } | ChangeStep::Remove { .. } => {}
             }
         }
         Ok(())
+    }
+
+    fn check_keys_are_free(
+        &self,
+        step: usize,
+        own: u64,
+        keys: &[EnclaveKey],
+        view: &MembershipView,
+    ) -> Result<(), MembershipError> {
+        // Whoever goes, or announces others, in this same change gives its keys up.
+        let gives_up = |id: u64| {
+            self.steps.iter().any(|step| match step {
+                ChangeStep::Remove { raft_id } | ChangeStep::SetKeys { raft_id, .. } => {
+                    *raft_id == id
+                }
+                ChangeStep::Add { .. }
+                | ChangeStep::SetRole { .. }
+                | ChangeStep::SetAddress { .. } => false,
+            })
+        };
+        let holder = view.members.iter().find(|state| {
+            !state.leaving
+                && state.member.raft_id != own
+                && !gives_up(state.member.raft_id)
+                && state
+                    .enclave_keys
+                    .iter()
+                    .any(|held| keys.iter().any(|key| key.key == held.key))
+        });
+        match holder {
+            None => Ok(()),
+            Some(state) => Err(invalid(
+                format!("steps[{step}].keys"),
+                format!(
+                    "one of them is an enclave key of the member with raft ID {}",
+                    state.member.raft_id
+                ),
+            )),
+        }
     }
 
     fn check_address_is_free(
@@ -116,7 +180,9 @@ impl ChangeRequest {
                 ChangeStep::Remove { raft_id } | ChangeStep::SetAddress { raft_id, .. } => {
                     *raft_id == id
                 }
-                ChangeStep::Add { .. } | ChangeStep::SetRole { .. } => false,
+                ChangeStep::Add { .. }
+                | ChangeStep::SetRole { .. }
+                | ChangeStep::SetKeys { .. } => false,
             })
         };
         let user = view
@@ -210,6 +276,22 @@ mod tests {
         }
     }
 
+    fn enclave_key(n: u8) -> EnclaveKey {
+        EnclaveKey {
+            key: [n; 32],
+            hybrid_digest: None,
+        }
+    }
+
+    fn announce(raft_id: u64, keys: impl IntoIterator<Item = u8>, sequence: u64) -> ChangeStep {
+        ChangeStep::SetKeys {
+            raft_id,
+            keys: keys.into_iter().map(enclave_key).collect(),
+            sequence,
+            signature: [0; 65],
+        }
+    }
+
     fn fault(steps: Vec<ChangeStep>) -> String {
         let request = ChangeRequest {
             steps,
@@ -281,6 +363,22 @@ mod tests {
                 vec![organisation("a\nb".into())],
                 "invalid argument steps[0].organisation: control characters are not allowed",
             ),
+            (
+                vec![announce(1, 0..17, 1)],
+                "invalid argument steps[0].keys: 17 keys, at most 16 are allowed",
+            ),
+            (
+                vec![announce(1, [1, 1], 1)],
+                "invalid argument steps[0].keys: must rise, and none may come twice",
+            ),
+            (
+                vec![announce(1, [1], 0)],
+                "invalid argument steps[0].sequence: announcements count from 1",
+            ),
+            (
+                vec![remove(1), announce(1, [1], 1)],
+                "invalid argument steps[1].raftId: raft id 1 is named twice in this change",
+            ),
         ];
         for (steps, expected) in cases {
             assert_eq!(fault(steps), expected);
@@ -314,6 +412,8 @@ mod tests {
             outgoing_voter: false,
             connected: true,
             lag: None,
+            enclave_keys: vec![enclave_key(n)],
+            keys_sequence: 1,
         };
         let view = MembershipView {
             members: vec![member(1, 1, "a:1"), member(2, 2, "/dns4/b/tcp/2")],
@@ -350,5 +450,17 @@ mod tests {
             Ok(())
         );
         assert_eq!(check(vec![moves(1, "b:2"), moves(2, "a:1")]), Ok(()));
+        assert_eq!(check(vec![announce(1, [1, 3], 2)]), Ok(()));
+        assert_eq!(
+            check(vec![announce(1, [1, 2], 2)]),
+            Err(
+                "invalid argument steps[0].keys: one of them is an enclave key of the member with raft ID 2"
+                    .into()
+            )
+        );
+        assert_eq!(
+            check(vec![announce(1, [1, 2], 2), announce(2, [3], 2)]),
+            Ok(())
+        );
     }
 }

@@ -13,6 +13,7 @@ use bytes::Bytes as RawBytes;
 use parking_lot::Mutex;
 use quorate_chain::{
     BlockStore, Genesis, SealedBlock, Sealer, StoreConfig, Transaction, address_of,
+    quorum_private_hash, quorum_private_transaction,
 };
 use quorate_engine::{
     BlockSource, EngineConfig, ExecutedBlocks, Flusher, Importer, Ledger, Minter, MinterConfig,
@@ -21,8 +22,8 @@ use quorate_engine::{
 use quorate_kv::MemoryKv;
 use quorate_pool::{PoolConfig, PoolHandle};
 use quorate_rpc::{
-    AccountSigner, LocalInfo, NetworkInfo, NodeIdentity, PeerInfo, RpcConfig, RpcContext,
-    ServeError, SignError, serve_grpc, serve_json_rpc,
+    AccountSigner, LocalInfo, NetworkInfo, NodeIdentity, PeerInfo, PrivacyApi, RpcConfig,
+    RpcContext, ServeError, SignError, serve_grpc, serve_json_rpc,
 };
 use quorate_state::{StateRead, StateStore, genesis_state_root};
 use raft_adapter::{LogIndex, RaftHandle, RaftId, Role, Transport};
@@ -126,6 +127,19 @@ impl Account {
         };
         let signature = self.sign(tx.signature_hash());
         tx.into_signed(signature).into()
+    }
+
+    /// A private transaction in Quorum's form.
+    pub fn quorum_private(&self, nonce: u64, to: TxKind, hash: &[u8]) -> Transaction {
+        let tx = TxLegacy {
+            nonce,
+            gas_limit: 200_000,
+            to,
+            input: Bytes::copy_from_slice(hash),
+            ..TxLegacy::default()
+        };
+        let signature = self.sign(quorum_private_hash(&tx));
+        quorum_private_transaction(tx, signature).unwrap()
     }
 
     pub fn with_access_list(&self, nonce: u64, to: Address) -> Transaction {
@@ -311,7 +325,19 @@ impl TestNode {
     }
 
     pub async fn start_with(adjust: impl FnOnce(&mut RpcConfig)) -> Self {
-        let node = Self::open(vec![RaftId(1)], adjust).await;
+        Self::start_as(None, adjust).await
+    }
+
+    /// One that takes part in private transactions.
+    pub async fn start_private(privacy: Arc<dyn PrivacyApi>) -> Self {
+        Self::start_as(Some(privacy), |_| {}).await
+    }
+
+    pub async fn start_as(
+        privacy: Option<Arc<dyn PrivacyApi>>,
+        adjust: impl FnOnce(&mut RpcConfig),
+    ) -> Self {
+        let node = Self::open(vec![RaftId(1)], privacy, adjust).await;
         let raft = node.raft.clone();
         wait_until("the only member leads", || {
             raft.status().role == Role::Leader
@@ -322,10 +348,14 @@ impl TestNode {
 
     /// The other voter never answers: there is no leader.
     pub async fn start_without_a_majority() -> Self {
-        Self::open(vec![RaftId(1), RaftId(2)], |_| {}).await
+        Self::open(vec![RaftId(1), RaftId(2)], None, |_| {}).await
     }
 
-    async fn open(voters: Vec<RaftId>, adjust: impl FnOnce(&mut RpcConfig)) -> Self {
+    async fn open(
+        voters: Vec<RaftId>,
+        privacy: Option<Arc<dyn PrivacyApi>>,
+        adjust: impl FnOnce(&mut RpcConfig),
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let genesis = genesis();
         let alloc: Vec<_> = genesis
@@ -415,6 +445,7 @@ impl TestNode {
                 added: Mutex::default(),
             }),
             signer: Arc::new(FakeSigner(vec![Account::number(1), Account::number(2)])),
+            privacy,
             client_version: "Quorate/test".into(),
             node: NodeIdentity {
                 node_id: Sealer::new(node_key()).node_id(),

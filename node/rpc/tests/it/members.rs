@@ -7,6 +7,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use quorate_chain::{Member, MemberRole, NodeId};
+use quorate_engine::EnclaveKey;
 use quorate_rpc::{
     Applicant, BreakRecord, ChangeReport, ChangeRequest, ChangeStep, MemberState, MembershipApi,
     MembershipError, MembershipView, RemovedMember,
@@ -42,6 +43,8 @@ impl FakeMembership {
             leaving: false,
             outgoing_voter: false,
             lag: Some(0),
+            enclave_keys: Vec::new(),
+            keys_sequence: 0,
         });
         let view = MembershipView {
             this,
@@ -136,6 +139,8 @@ impl FakeMembership {
                         outgoing_voter: false,
                         connected: false,
                         lag: None,
+                        enclave_keys: Vec::new(),
+                        keys_sequence: 0,
                     });
                 }
                 ChangeStep::SetRole { raft_id, role } => {
@@ -146,6 +151,16 @@ impl FakeMembership {
                 ChangeStep::SetAddress { raft_id, address } => {
                     let at = find(&view, raft_id)?;
                     view.members[at].member.address = address;
+                }
+                ChangeStep::SetKeys {
+                    raft_id,
+                    keys,
+                    sequence,
+                    ..
+                } => {
+                    let at = find(&view, raft_id)?;
+                    view.members[at].enclave_keys = keys;
+                    view.members[at].keys_sequence = sequence;
                 }
                 ChangeStep::Remove { raft_id } => {
                     let at = find(&view, raft_id)?;
@@ -233,6 +248,17 @@ impl MembershipApi for FakeMembership {
 
 /// What only time brings: someone who was removed, a forced new beginning, and a node that wants to be admitted.
 pub fn with_a_past(view: &mut MembershipView, node_id: NodeId) {
+    view.members[0].keys_sequence = 3;
+    view.members[0].enclave_keys = vec![
+        EnclaveKey {
+            key: [7; 32],
+            hybrid_digest: None,
+        },
+        EnclaveKey {
+            key: [9; 32],
+            hybrid_digest: Some([8; 32]),
+        },
+    ];
     view.removed.push(RemovedMember {
         raft_id: 9,
         node_id,

@@ -378,6 +378,11 @@ async fn the_whole_view_is_the_same_over_both_servers() {
             "members": [{
                 "raftId": 1, "nodeId": node_id(101), "address": "node1:30303", "organisation": "Test", "role": "voter",
                 "leaving": false, "outgoingVoter": false, "connected": true, "lag": 0,
+                "enclaveKeys": [
+                    {"key": "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=", "hybridDigest": null},
+                    {"key": "CQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQk=", "hybridDigest": format!("0x{}", "08".repeat(32))},
+                ],
+                "keysSequence": 3,
             }],
             "removed": [{"raftId": 9, "nodeId": node_id(9), "organisation": "Gone"}],
             "breaks": [{"raftIndex": 70, "term": 4, "survivor": 1, "lost": [7, 8], "note": "the data centre burnt down"}],
@@ -409,6 +414,17 @@ async fn the_whole_view_is_the_same_over_both_servers() {
                 outgoing_voter: false,
                 connected: true,
                 lag: Some(0),
+                enclave_keys: vec![
+                    v1::EnclaveKey {
+                        key: vec![7; 32].into(),
+                        hybrid_digest: Vec::new().into(),
+                    },
+                    v1::EnclaveKey {
+                        key: vec![9; 32].into(),
+                        hybrid_digest: vec![8; 32].into(),
+                    },
+                ],
+                keys_sequence: 3,
             }],
             removed: vec![v1::RemovedMember {
                 raft_id: 9,

@@ -114,7 +114,12 @@ async fn results_validate_against_the_execution_apis_schemas() {
     let ours = Account::number(1).address;
     let waiting = sender.transfer(50, ours, 1);
     let block_filter = call(node.rpc, "eth_newBlockFilter", json!([])).await;
-    let log_filter = call(node.rpc, "eth_newFilter", json!([{"address": LOGGER}])).await;
+    let log_filter = call(
+        node.rpc,
+        "eth_newFilter",
+        json!([{"fromBlock": "0x0", "address": LOGGER}]),
+    )
+    .await;
     // One transaction of each type, a contract creation, and one that waits.
     let transactions = [
         sender.legacy(0, TxKind::Call(LOGGER), &[1; 32]),

@@ -9,6 +9,7 @@ mod transaction_test;
 
 use std::path::{Path, PathBuf};
 
+use quorate_chain::{RecoveredTransaction, Transaction, TransactionError, recover_signer};
 use rayon::prelude::*;
 use serde_json::{Map, Value};
 
@@ -136,4 +137,12 @@ fn run_file(path: &Path, skips: &SkipList) -> Result<Tally, String> {
         }
     }
     Ok(cases.tally)
+}
+
+/// The sender by EIP-155 also where `v` is 37 or 38, which on our chains marks a private transaction.
+pub(crate) fn recover_on_ethereum(
+    tx: Transaction,
+) -> Result<RecoveredTransaction, TransactionError> {
+    let sender = recover_signer(tx.signature(), tx.signature_hash())?;
+    Ok(RecoveredTransaction::with_sender(tx, sender))
 }

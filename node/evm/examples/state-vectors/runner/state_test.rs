@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use alloy_primitives::{B256, keccak256};
-use quorate_chain::{
-    ChainSpec, Fork, RecoveredTransaction, TransactionReceipt, decode_transaction,
-};
+use quorate_chain::{ChainSpec, Fork, TransactionReceipt, decode_transaction};
 use quorate_evm::{BlockContext, BlockExecutor, BlockHashes, ExecuteError, InvalidTransaction};
 use quorate_kv::MemoryKv;
 use quorate_state::{GenesisAccount, Snapshot, StateStore};
@@ -94,7 +92,7 @@ fn execute(
     state: &Snapshot,
 ) -> Result<Executed, String> {
     let bytes = json::bytes(json::text(row, "txbytes")?)?;
-    let recovered = decode_transaction(&bytes).and_then(RecoveredTransaction::recover);
+    let recovered = decode_transaction(&bytes).and_then(super::recover_on_ethereum);
     let tx = match recovered {
         Ok(tx) => tx,
         Err(e) => return Ok(Err(Refusal::Bytes(e.to_string()))),
@@ -253,7 +251,7 @@ fn fits(refusal: &Refusal, expected: &str) -> bool {
                 &["TYPE_3_TX_CONTRACT_CREATION", "TYPE_4_TX_CONTRACT_CREATION"]
             }
             Invalid::EmptyAuthorizationList => &["TYPE_4_EMPTY_AUTHORIZATION_LIST"],
-            Invalid::BlobsRefused => &[],
+            Invalid::BlobsRefused | Invalid::PrivateForm(_) => &[],
         },
     };
     names.contains(&name)

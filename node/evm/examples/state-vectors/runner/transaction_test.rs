@@ -2,7 +2,7 @@
 
 use alloy_consensus::Transaction as _;
 use quorate_chain::{Fork, RecoveredTransaction, decode_transaction};
-use quorate_evm::{intrinsic_gas, validate_static};
+use quorate_evm::{intrinsic_gas, validate_public};
 use serde_json::Value;
 
 use super::{Cases, json};
@@ -58,6 +58,6 @@ fn admit(bytes: &[u8], fork: Fork) -> Result<RecoveredTransaction, String> {
     if tx.chain_id().is_some_and(|id| id != CHAIN_ID) {
         return Err("other chain id".into());
     }
-    validate_static(fork, &tx).map_err(|e| e.to_string())?;
-    RecoveredTransaction::recover(tx).map_err(|e| e.to_string())
+    validate_public(fork, &tx).map_err(|e| e.to_string())?;
+    super::recover_on_ethereum(tx).map_err(|e| e.to_string())
 }

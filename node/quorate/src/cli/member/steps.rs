@@ -5,6 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
 use quorate_chain::{Member, MemberRole, NodeId};
+use quorate_engine::EnclaveKey;
 use quorate_proto::v1;
 use quorate_proto::v1::change_step::Step;
 use quorate_rpc::{
@@ -117,6 +118,14 @@ fn wire_role(role: MemberRole) -> i32 {
     }
 }
 
+fn wire_key(key: &EnclaveKey) -> v1::EnclaveKey {
+    let digest = key.hybrid_digest.map(|digest| digest.to_vec());
+    v1::EnclaveKey {
+        key: key.key.to_vec().into(),
+        hybrid_digest: digest.unwrap_or_default().into(),
+    }
+}
+
 /// A change as it goes over the wire.
 pub fn to_wire(request: &ChangeRequest) -> v1::ChangeMembersRequest {
     let step = |step: &ChangeStep| {
@@ -139,6 +148,17 @@ pub fn to_wire(request: &ChangeRequest) -> v1::ChangeMembersRequest {
             ChangeStep::SetAddress { raft_id, address } => {
                 Step::SetAddress(v1::SetMemberAddress { raft_id, address })
             }
+            ChangeStep::SetKeys {
+                raft_id,
+                keys,
+                sequence,
+                signature,
+            } => Step::SetKeys(v1::SetMemberKeys {
+                raft_id,
+                keys: keys.iter().map(wire_key).collect(),
+                sequence,
+                signature: signature.to_vec().into(),
+            }),
             ChangeStep::Remove { raft_id } => Step::Remove(raft_id),
         };
         v1::ChangeStep { step: Some(step) }
@@ -159,6 +179,21 @@ fn node_id(bytes: &[u8]) -> anyhow::Result<NodeId> {
         .try_into()
         .context("a node id in the answer does not have 33 bytes")?;
     NodeId::from_bytes(bytes).context("a node id in the answer")
+}
+
+fn enclave_key(key: &v1::EnclaveKey) -> anyhow::Result<EnclaveKey> {
+    let sized = |bytes: &[u8]| -> anyhow::Result<[u8; 32]> {
+        bytes
+            .try_into()
+            .context("an enclave key in the answer, or its digest, does not have 32 bytes")
+    };
+    Ok(EnclaveKey {
+        key: sized(&key.key)?,
+        hybrid_digest: match key.hybrid_digest.is_empty() {
+            true => None,
+            false => Some(sized(&key.hybrid_digest)?),
+        },
+    })
 }
 
 /// A view as a member sent it.
@@ -187,6 +222,12 @@ pub fn from_wire(view: v1::MembershipView) -> anyhow::Result<MembershipView> {
             outgoing_voter: state.outgoing_voter,
             connected: state.connected,
             lag: state.lag,
+            enclave_keys: state
+                .enclave_keys
+                .iter()
+                .map(enclave_key)
+                .collect::<anyhow::Result<_>>()?,
+            keys_sequence: state.keys_sequence,
         })
     };
     let removed = |removed: v1::RemovedMember| {
@@ -287,6 +328,8 @@ pub fn plan(request: &ChangeRequest, view: &MembershipView) -> anyhow::Result<Pl
                     outgoing_voter: false,
                     connected: false,
                     lag: None,
+                    enclave_keys: Vec::new(),
+                    keys_sequence: 0,
                 });
                 after.next_raft_id = after.next_raft_id.saturating_add(1);
             }
@@ -300,6 +343,18 @@ pub fn plan(request: &ChangeRequest, view: &MembershipView) -> anyhow::Result<Pl
                 let at = at(&after, *raft_id)?;
                 if let Some(state) = after.members.get_mut(at) {
                     state.member.address.clone_from(address);
+                }
+            }
+            ChangeStep::SetKeys {
+                raft_id,
+                keys,
+                sequence,
+                signature: _,
+            } => {
+                let at = at(&after, *raft_id)?;
+                if let Some(state) = after.members.get_mut(at) {
+                    state.enclave_keys.clone_from(keys);
+                    state.keys_sequence = *sequence;
                 }
             }
             ChangeStep::Remove { raft_id } => {

@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use alloy_primitives::B256;
 use quorate_chain::{MemberRole, NodeId};
+use quorate_enclave::PublicKey;
 use quorate_rpc::{MemberState, MembershipView};
 use serde_json::{Value, json};
 
@@ -182,6 +184,11 @@ pub fn json(view: &MembershipView) -> Value {
             "outgoingVoter": state.outgoing_voter,
             "connected": state.connected,
             "lag": state.lag,
+            "enclaveKeys": state.enclave_keys.iter().map(|key| json!({
+                "key": PublicKey::from_bytes(key.key),
+                "hybridDigest": key.hybrid_digest.map(B256::from),
+            })).collect::<Vec<_>>(),
+            "keysSequence": state.keys_sequence,
         })
     };
     let seconds = |time: SystemTime| {

@@ -45,6 +45,8 @@ fn member(raft_id: u64, role: MemberRole, organisation: &str) -> MemberState {
         outgoing_voter: false,
         connected: true,
         lag: Some(0),
+        enclave_keys: Vec::new(),
+        keys_sequence: 0,
     }
 }
 
@@ -295,6 +297,11 @@ fn a_view_survives_the_wire() {
             node_id: key(0).as_bytes().to_vec().into(),
             role: v1::MemberRole::Voter.into(),
             lag: Some(0),
+            enclave_keys: vec![v1::EnclaveKey {
+                key: vec![7; 32].into(),
+                hybrid_digest: vec![8; 32].into(),
+            }],
+            keys_sequence: 2,
             ..v1::MemberState::default()
         }],
         ..v1::MembershipView::default()
@@ -303,6 +310,18 @@ fn a_view_survives_the_wire() {
     assert_eq!((view.this, view.leader), (None, Some(2)));
     assert_eq!(view.members[0].lag, Some(0));
     assert_eq!(table::json(&view)["members"][0]["role"], "voter");
+    let shown = &table::json(&view)["members"][0];
+    assert_eq!(
+        shown["enclaveKeys"],
+        serde_json::json!([{
+            "key": "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=",
+            "hybridDigest": format!("0x{}", "08".repeat(32)),
+        }])
+    );
+    assert_eq!(shown["keysSequence"], 2);
+    let mut strange = wire.clone();
+    strange.members[0].enclave_keys[0].key = vec![7; 31].into();
+    assert!(from_wire(strange).is_err());
     let mut strange = wire.clone();
     strange.members[0].role = 7;
     assert!(from_wire(strange).is_err());

@@ -1,0 +1,391 @@
+//! What members are answered. Who may ask for what is decided by the replicated table and by what signatures and the enclave prove,
+//! never by what the asker says of itself.
+
+use alloy_primitives::Address;
+use bytes::Bytes;
+use quorate_enclave::{
+    Cursor, EnclaveError, ListQuery, NewGroup, PayloadHash, PrivacyFlag, PublicKey, Refusal,
+    StoreError, Stored,
+};
+use quorate_privacy::Terms;
+
+use crate::clock::now_ms;
+use crate::deliver::copy_for;
+use crate::keeping::Looked;
+use crate::package::Package;
+use crate::wire::{
+    ANNOUNCED_MAX, Answer, GroupItem, HISTORY_MAX, Handed, PAYLOADS_BYTES_SOFT_MAX, Place,
+    RefusalCode, Request,
+};
+use crate::{Exchange, ExchangeError, MemberKeys, metrics};
+
+impl Exchange {
+    /// Answers a request that the member `from` sent over the members' stream for private payloads. Never fails: a request that
+    /// cannot be served is answered with the reason.
+    pub async fn answer(&self, from: u64, body: Bytes) -> Bytes {
+        metrics::received(body.len());
+        let answer = match self.inner.answering.try_acquire() {
+            Ok(_permit) => self.answer_to(from, &body).await,
+            Err(_) => Answer::refused(RefusalCode::Busy, "too many requests are under way"),
+        };
+        if let Answer::Refused { code, text } = &answer {
+            metrics::refused(metrics::Side::Here);
+            tracing::debug!(from, ?code, text, "a member's request was refused");
+        }
+        let encoded = answer.encode();
+        metrics::sent(encoded.len());
+        encoded
+    }
+
+    async fn answer_to(&self, from: u64, body: &Bytes) -> Answer {
+        let members = self.members();
+        let Some(member) = members.iter().find(|m| m.raft_id == from && !m.this) else {
+            let text = format!("raft id {from} is no other member");
+            return Answer::refused(RefusalCode::NotAMember, text);
+        };
+        let request = match Request::decode(body) {
+            Ok(request) => request,
+            Err(e) => return Answer::refused(RefusalCode::Malformed, e),
+        };
+        match request {
+            Request::Deliver { envelope, terms } => {
+                self.take(&members, member, &envelope, &terms).await
+            }
+            Request::Withdraw { hash } => self.give_up(member, &hash),
+            Request::Fetch { hashes } => self.hand_out(&members, member, hashes).await,
+            Request::List { key, place, limit } => {
+                self.list(&members, member, key, place, limit).await
+            }
+            Request::Digests { items } => self.compare(member, items).await,
+            Request::Group(group) => self.learn_group(&members, member, group).await,
+            Request::Keys => self.tell_keys().await,
+            Request::Statement { transaction } => self.vouch(&members, member, transaction).await,
+            Request::State { transaction, page } => {
+                self.hand_over_state(&members, member, transaction, page)
+                    .await
+            }
+        }
+    }
+
+    /// A payload arrives.
+    async fn take(
+        &self,
+        members: &[MemberKeys],
+        member: &MemberKeys,
+        envelope: &Bytes,
+        terms: &Bytes,
+    ) -> Answer {
+        let package = match Package::read(&self.inner.identity, envelope, terms) {
+            Ok(package) => package,
+            Err(e) => return Answer::refused(e.code, e.text),
+        };
+        if package.sender_node() != member.node {
+            let text = "another node signed the payload than the one that delivers it";
+            return Answer::refused(RefusalCode::NotAuthentic, text);
+        }
+        // Suite 2 proves the sender by the node's signature alone, so the node must be the one that the key belongs to.
+        let sender = package.envelope.sender();
+        if !self.belongs(members, member, &sender) {
+            let text = format!("the table does not say that the sender's key {sender} is yours");
+            return Answer::refused(RefusalCode::UnknownSenderKey, text);
+        }
+        let clear = match self.look_into(&package.envelope).await {
+            Looked::Clear(clear) => clear,
+            Looked::NotForUs => {
+                return Answer::refused(RefusalCode::NotForUs, "no key of ours is a recipient");
+            }
+            Looked::NoContent(text) => return Answer::refused(RefusalCode::Malformed, text),
+            Looked::Failed(e) => return enclave_failed(&e),
+        };
+        let terms = &package.terms.terms;
+        let validated = terms.flag == PrivacyFlag::StateValidation;
+        if validated && !terms.parties.contains(&clear.as_recipient) {
+            let text = "the terms do not name the recipient among the parties";
+            return Answer::refused(RefusalCode::NotAuthentic, text);
+        }
+        let hash = package.hash;
+        if let Err(contract) = self.reserve(terms) {
+            metrics::conflict(metrics::Side::Here);
+            return Answer::Conflict { contract };
+        }
+        match self.keep(package, clear).await {
+            Ok(true) => {
+                metrics::stored();
+                Answer::Stored
+            }
+            Ok(false) => {
+                self.inner.reservations.release(&hash);
+                let text = "the payload was executed here, with other terms";
+                Answer::refused(RefusalCode::AlreadyExecuted, text)
+            }
+            Err(e) => {
+                self.inner.reservations.release(&hash);
+                keeping_failed(&hash, &e)
+            }
+        }
+    }
+
+    /// With flag 3: checks that the contracts are as the sender found them, and keeps others from them until it is executed.
+    ///
+    /// # Errors
+    /// The contract that differs or that another payload is on its way to change.
+    pub(crate) fn reserve(&self, terms: &Terms) -> Result<(), Address> {
+        if terms.flag != PrivacyFlag::StateValidation {
+            return Ok(());
+        }
+        // Reserved first: what is compared then is changed by nobody else's payload.
+        let contracts = terms.affected.keys();
+        let reservations = &self.inner.reservations;
+        reservations.reserve(contracts, &terms.hash, &terms.sender_node)?;
+        let Some(view) = self.state_view() else {
+            return Ok(());
+        };
+        let differs = |(contract, digest): &(&Address, &alloy_primitives::B256)| {
+            view.contract_digest(**contract) != Some(**digest)
+        };
+        if let Some((contract, _)) = terms.base.iter().find(differs) {
+            self.inner.reservations.release(&terms.hash);
+            return Err(*contract);
+        }
+        Ok(())
+    }
+
+    /// The sender of a payload gave it up. Of a payload of others nothing is said.
+    fn give_up(&self, member: &MemberKeys, hash: &PayloadHash) -> Answer {
+        self.inner.reservations.withdraw(hash, &member.node);
+        Answer::Noted
+    }
+
+    /// Hands out payloads to one of their parties. The answer to anyone else is the one for a payload that is not here.
+    async fn hand_out(
+        &self,
+        members: &[MemberKeys],
+        member: &MemberKeys,
+        hashes: Vec<PayloadHash>,
+    ) -> Answer {
+        let mut items: Vec<Handed> = Vec::with_capacity(hashes.len());
+        let mut bytes = 0usize;
+        for hash in hashes {
+            let payload = match self.copy_of(members, member, hash).await {
+                Ok(payload) => payload,
+                Err(e) => {
+                    tracing::warn!(payload = %hash, raft_id = member.raft_id, error = %e, "a payload that a party asked for cannot be handed out");
+                    if matches!(&e, ExchangeError::Enclave(e) if e.is_silence()) {
+                        // Not "nothing here": the asker tries again.
+                        return keeping_failed(&hash, &e);
+                    }
+                    None
+                }
+            };
+            let size = payload
+                .as_ref()
+                .map_or(0, |(envelope, terms)| envelope.len() + terms.len());
+            // The asker asks for the rest again.
+            if !items.is_empty() && bytes.saturating_add(size) > PAYLOADS_BYTES_SOFT_MAX {
+                break;
+            }
+            bytes = bytes.saturating_add(size);
+            items.push(Handed { hash, payload });
+        }
+        Answer::Payloads { items }
+    }
+
+    /// Envelope and terms as this member may have them; `None` if it is no party, or they are not here.
+    async fn copy_of(
+        &self,
+        members: &[MemberKeys],
+        member: &MemberKeys,
+        hash: PayloadHash,
+    ) -> Result<Option<(Bytes, Bytes)>, ExchangeError> {
+        let found = self.blocking(move |inner| {
+            let Some(Stored::Held { envelope, .. }) = inner.store.get(&hash)? else {
+                return Ok(None);
+            };
+            let terms = inner.records.terms(&hash)?;
+            Ok(terms.map(|terms| (envelope, terms)))
+        });
+        let Some((mut envelope, terms)) = found.await? else {
+            return Ok(None);
+        };
+        let theirs = |key: &PublicKey| self.belongs(members, member, key);
+        let sender = envelope.sender();
+        let sent_it = theirs(&sender);
+        let mut keys: Vec<_> = envelope.recipients().filter(theirs).collect();
+        let mut lacking: Vec<PublicKey> = terms
+            .terms
+            .parties
+            .iter()
+            .filter(|key| theirs(key) && !keys.contains(key))
+            .copied()
+            .collect();
+        if sent_it && !keys.contains(&sender) && !lacking.contains(&sender) {
+            lacking.push(sender);
+        }
+        if keys.is_empty() && lacking.is_empty() {
+            return Ok(None);
+        }
+        if !lacking.is_empty() {
+            let mut to = Vec::with_capacity(lacking.len());
+            for key in &lacking {
+                to.push(self.announced(member, key).await?);
+            }
+            let context = *envelope.context();
+            *envelope = self.inner.enclave.reseal(*envelope, context, to).await?;
+            keys.extend(lacking);
+        }
+        if sent_it {
+            // It made our boxes itself, and so learns again whom it sent the payload to.
+            let ours = |key: &PublicKey| {
+                self.is_own(members, key) || self.node_of_key(key) == Some(self.node())
+            };
+            keys.extend(envelope.recipients().filter(ours));
+            keys.sort_unstable();
+            keys.dedup();
+        }
+        let copy = copy_for(&envelope, &keys);
+        Ok(copy.map(|copy| (copy.encode().into(), terms.encode().into())))
+    }
+
+    /// A page of the payloads that a key of the asker's sent or may read.
+    async fn list(
+        &self,
+        members: &[MemberKeys],
+        member: &MemberKeys,
+        key: PublicKey,
+        place: Place,
+        limit: u16,
+    ) -> Answer {
+        if !self.belongs(members, member, &key) {
+            // As for a key that nothing is here for.
+            return Answer::Listed {
+                hashes: Vec::new(),
+                next: None,
+            };
+        }
+        let limit = usize::from(limit);
+        let page = self.blocking(move |inner| match place {
+            Place::Start | Place::Behind(_) => {
+                let after: Option<Cursor> = match place {
+                    Place::Behind(cursor) => Some(cursor),
+                    Place::Start | Place::BehindHash(_) => None,
+                };
+                let query = ListQuery {
+                    party: Some(key),
+                    since_ms: 0,
+                    after,
+                    limit,
+                };
+                let listed = inner.store.list(&query)?;
+                let next = match listed.last() {
+                    Some(last) if listed.len() >= limit => Place::Behind(last.cursor),
+                    // Then those that only their terms connect with the key.
+                    Some(_) | None => Place::BehindHash(PayloadHash::from_bytes([0; 64])),
+                };
+                Ok((listed.into_iter().map(|l| l.hash).collect(), Some(next)))
+            }
+            Place::BehindHash(hash) => {
+                let hashes: Vec<PayloadHash> = inner.records.named(&key, Some(&hash), limit)?;
+                let last = hashes.last().copied().filter(|_| hashes.len() >= limit);
+                let mut held = Vec::with_capacity(hashes.len());
+                for hash in hashes {
+                    if inner.store.holds(&hash)? {
+                        held.push(hash);
+                    }
+                }
+                Ok((held, last.map(Place::BehindHash)))
+            }
+        });
+        match page.await {
+            Ok((hashes, next)) => Answer::Listed { hashes, next },
+            Err(e) => failed("listing payloads", &e),
+        }
+    }
+
+    /// A member says that there is a group with a key of ours.
+    async fn learn_group(
+        &self,
+        members: &[MemberKeys],
+        member: &MemberKeys,
+        group: GroupItem,
+    ) -> Answer {
+        let own = group.members.iter().any(|key| self.is_own(members, key));
+        let theirs = group.members.iter().any(|key| member.has(key));
+        if !own || !theirs {
+            let text = "a group is announced to its members by one of them";
+            return Answer::refused(RefusalCode::NotAuthentic, text);
+        }
+        let new = NewGroup {
+            name: group.name,
+            description: group.description,
+            members: group.members.into_iter().collect(),
+            payloads_live_ms: Some(group.payloads_live_ms).filter(|ms| *ms > 0),
+        };
+        let made = self.blocking(move |inner| Ok(inner.groups.create(new, now_ms())?));
+        match made.await {
+            Ok(_) => Answer::Noted,
+            Err(ExchangeError::Group(e @ quorate_enclave::GroupError::Malformed { .. })) => {
+                Answer::refused(RefusalCode::Malformed, e)
+            }
+            Err(e) => failed("learning a privacy group", &e),
+        }
+    }
+
+    async fn tell_keys(&self) -> Answer {
+        match self.keys().await {
+            Ok(mut announced) => {
+                announced.truncate(ANNOUNCED_MAX);
+                let history = self.inner.records.history();
+                let history = history.iter().take(HISTORY_MAX);
+                Answer::Keys {
+                    announced,
+                    history: history.map(|(key, known)| (*key, known.node)).collect(),
+                }
+            }
+            Err(ExchangeError::Enclave(e)) => enclave_failed(&e),
+            Err(e) => failed("telling keys", &e),
+        }
+    }
+}
+
+/// The enclave's no is final, its silence is not.
+fn enclave_failed(error: &EnclaveError) -> Answer {
+    match error {
+        EnclaveError::Refused(Refusal::Forged { .. }) => Answer::refused(
+            RefusalCode::EnclaveRefused,
+            "the enclave finds the envelope forged or damaged",
+        ),
+        EnclaveError::Refused(refusal) => Answer::refused(RefusalCode::EnclaveRefused, refusal),
+        // Where it is and what its socket says is nobody else's business.
+        EnclaveError::Unreachable { .. }
+        | EnclaveError::TimedOut { .. }
+        | EnclaveError::Busy { .. }
+        | EnclaveError::NotAdmitted { .. }
+        | EnclaveError::Protocol { .. }
+        | EnclaveError::Failed { .. } => {
+            tracing::warn!(error = %error, "the enclave did not answer for a member's request");
+            Answer::refused(RefusalCode::EnclaveSilent, "our enclave does not answer")
+        }
+    }
+}
+
+fn keeping_failed(hash: &PayloadHash, error: &ExchangeError) -> Answer {
+    match error {
+        ExchangeError::Store(StoreError::Erased(_)) => {
+            Answer::refused(RefusalCode::Erased, "the payload was erased here")
+        }
+        ExchangeError::Store(StoreError::Conflict { .. }) => Answer::refused(
+            RefusalCode::NotAuthentic,
+            "another envelope is here under this hash",
+        ),
+        ExchangeError::Enclave(e) => enclave_failed(e),
+        other => {
+            tracing::error!(payload = %hash, error = %other, "a member's payload was not kept");
+            Answer::refused(RefusalCode::StoreFailed, "our disk did not take it")
+        }
+    }
+}
+
+pub(crate) fn failed(what: &str, error: &ExchangeError) -> Answer {
+    tracing::error!(error = %error, "{what} for a member failed");
+    Answer::refused(RefusalCode::StoreFailed, "our disk does not answer")
+}

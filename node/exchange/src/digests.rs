@@ -1,0 +1,327 @@
+//! Parties compare what came of a private transaction: each tells the payload's sending node the digest that it found, and that node
+//! compares with its own. Both raise an alarm when they differ.
+//!
+//! What waits here is lost with the process: after a restart the executor reports again what it executes again, and of what it does
+//! not, the comparison is missing. It is a watch, not a condition of anything.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use alloy_primitives::B256;
+use parking_lot::Mutex;
+use quorate_enclave::{Envelope, NodeKey, PayloadHash, Stored};
+use quorate_privacy::Executed;
+
+use crate::clock::now_ms;
+use crate::wire::{Answer, DIGESTS_MAX, DigestItem, RefusalCode, Request};
+use crate::{Alarm, Exchange, ExchangeError, ExecutedDigest, MemberKeys, RecordError, metrics};
+
+/// Most digests that wait for one node; of more, the oldest are dropped and counted.
+const WAITING_MAX: usize = 20_000;
+/// Most digests of others that wait until we executed the transaction too; of more, the oldest are dropped and counted.
+const EARLY_MAX: usize = 20_000;
+
+/// Digests on their way.
+#[derive(Debug, Default)]
+pub(crate) struct Digests {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Ours, by the node that they go to.
+    outgoing: BTreeMap<NodeKey, VecDeque<DigestItem>>,
+    /// Others', of transactions that were not executed here yet, in the order of their arrival.
+    early: VecDeque<(NodeKey, DigestItem)>,
+    /// Reports of the executor that nobody has looked at.
+    reported: VecDeque<Executed>,
+}
+
+impl Digests {
+    fn queue(&self, node: NodeKey, item: DigestItem) {
+        let mut state = self.state.lock();
+        let queue = state.outgoing.entry(node).or_default();
+        if queue.len() >= WAITING_MAX {
+            queue.pop_front();
+            metrics::dropped("digests");
+        }
+        queue.push_back(item);
+    }
+
+    /// The next batches, one per node. They are given back if they could not be sent.
+    fn take(&self) -> Vec<(NodeKey, Vec<DigestItem>)> {
+        let mut state = self.state.lock();
+        let batches = state.outgoing.iter_mut().map(|(node, queue)| {
+            let count = queue.len().min(DIGESTS_MAX);
+            (*node, queue.drain(..count).collect::<Vec<_>>())
+        });
+        let batches = batches.filter(|(_, items)| !items.is_empty()).collect();
+        state.outgoing.retain(|_, queue| !queue.is_empty());
+        batches
+    }
+
+    fn give_back(&self, node: NodeKey, items: Vec<DigestItem>) {
+        let mut state = self.state.lock();
+        let queue = state.outgoing.entry(node).or_default();
+        for item in items.into_iter().rev() {
+            if queue.len() < WAITING_MAX {
+                queue.push_front(item);
+            } else {
+                metrics::dropped("digests");
+            }
+        }
+    }
+
+    fn keep_early(&self, node: NodeKey, item: DigestItem) {
+        let mut state = self.state.lock();
+        if state.early.len() >= EARLY_MAX {
+            state.early.pop_front();
+            metrics::dropped("early_digests");
+        }
+        state.early.push_back((node, item));
+    }
+
+    fn take_early(&self, transactions: &BTreeSet<B256>) -> Vec<(NodeKey, DigestItem)> {
+        let mut state = self.state.lock();
+        if state.early.is_empty() {
+            return Vec::new();
+        }
+        let (taken, left) = std::mem::take(&mut state.early)
+            .into_iter()
+            .partition(|(_, item)| transactions.contains(&item.transaction));
+        let taken: VecDeque<(NodeKey, DigestItem)> = taken;
+        state.early = left;
+        taken.into()
+    }
+
+    fn has_more(&self) -> bool {
+        !self.state.lock().outgoing.is_empty()
+    }
+
+    /// Takes a report without doing anything with it yet: the executor must not wait.
+    pub(crate) fn report(&self, report: Executed) {
+        let mut state = self.state.lock();
+        if state.reported.len() >= WAITING_MAX {
+            state.reported.pop_front();
+            metrics::dropped("digests");
+        }
+        state.reported.push_back(report);
+    }
+
+    fn take_reported(&self) -> Vec<Executed> {
+        std::mem::take(&mut self.state.lock().reported).into()
+    }
+}
+
+impl Exchange {
+    /// Looks at what was executed, and sends what waits, a batch for every node.
+    pub(crate) async fn digest_round(&self) -> Result<(), ExchangeError> {
+        let reports = self.inner.digests.take_reported();
+        if !reports.is_empty() {
+            self.settle(reports).await?;
+        }
+        let members = self.members();
+        for _ in 0..8 {
+            let batches = self.inner.digests.take();
+            let sent = batches.into_iter().map(|(node, items)| {
+                let members = &members;
+                async move {
+                    match members.iter().find(|m| m.node == node && !m.this) {
+                        Some(member) => self.send_digests(member, items).await,
+                        // Who left does not compare any more.
+                        None => Ok(true),
+                    }
+                }
+            });
+            let done = futures::future::try_join_all(sent).await?;
+            // Nodes that do not answer are left for the next round.
+            if done.contains(&false) || !self.inner.digests.has_more() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes what was executed, compares with what others found earlier, and queues our own results for the senders.
+    async fn settle(&self, reports: Vec<Executed>) -> Result<(), ExchangeError> {
+        let transactions: BTreeSet<B256> = reports.iter().map(|r| r.transaction).collect();
+        let early = self.inner.digests.take_early(&transactions);
+        let own = self.node();
+        let for_records = reports.clone();
+        self.blocking(move |inner| {
+            for report in &for_records {
+                inner.records.set_executed(&report.hash)?;
+            }
+            Ok(())
+        })
+        .await?;
+        for report in &reports {
+            let found = ExecutedDigest {
+                height: report.height,
+                digest: report.digest,
+            };
+            for (node, item) in early
+                .iter()
+                .filter(|(_, item)| item.transaction == report.transaction)
+            {
+                if differs(item, &found) {
+                    self.alarm(*node, item, found.digest).await?;
+                    self.inner.digests.queue(*node, own_item(item, &found));
+                }
+            }
+            if !report.we_sent && report.sender_node != own {
+                let item = DigestItem {
+                    transaction: report.transaction,
+                    height: report.height,
+                    payload: report.hash,
+                    digest: report.digest,
+                };
+                self.inner.digests.queue(report.sender_node, item);
+            }
+        }
+        Ok(())
+    }
+
+    /// `false` if the member did not answer and the items wait for the next round.
+    async fn send_digests(
+        &self,
+        member: &MemberKeys,
+        items: Vec<DigestItem>,
+    ) -> Result<bool, ExchangeError> {
+        let request = Request::Digests {
+            items: items.clone(),
+        };
+        match self.ask_for(member.raft_id, &request).await {
+            Ok(Answer::Differences { items: different }) => {
+                for (transaction, theirs) in different {
+                    let Some(ours) = items.iter().find(|i| i.transaction == transaction) else {
+                        continue;
+                    };
+                    let item = DigestItem {
+                        digest: theirs,
+                        ..*ours
+                    };
+                    self.alarm(member.node, &item, ours.digest).await?;
+                }
+                Ok(true)
+            }
+            Ok(Answer::Refused { code, text }) if !code.is_retryable() => {
+                tracing::warn!(raft_id = member.raft_id, text, "a member refuses digests");
+                Ok(true)
+            }
+            Ok(_) | Err(_) => {
+                self.inner.digests.give_back(member.node, items);
+                Ok(false)
+            }
+        }
+    }
+
+    /// Answers digests of a member: those that differ from ours, now. What was not executed here yet is compared later.
+    pub(crate) async fn compare(&self, member: &MemberKeys, items: Vec<DigestItem>) -> Answer {
+        let mut different = Vec::new();
+        let Some(view) = self.state_view() else {
+            return Answer::refused(RefusalCode::Busy, "private state is not there yet");
+        };
+        for item in items {
+            // Nobody else's word counts, nor is anyone else told anything.
+            match self.shares(member, item.payload).await {
+                Ok(true) => {}
+                Ok(false) => continue,
+                Err(e) => {
+                    tracing::error!(payload = %item.payload, error = %e, "a digest of a member cannot be compared");
+                    return Answer::refused(RefusalCode::StoreFailed, "our disk does not answer");
+                }
+            }
+            match view.executed(&item.transaction) {
+                None => self.inner.digests.keep_early(member.node, item),
+                Some(found) if differs(&item, &found) => {
+                    if let Err(e) = self.alarm(member.node, &item, found.digest).await {
+                        tracing::error!(error = %e, "an alarm was not recorded");
+                    }
+                    different.push((item.transaction, found.digest));
+                }
+                Some(_) => {}
+            }
+        }
+        Answer::Differences { items: different }
+    }
+
+    /// True if this member and we are both parties of a payload: it sent it to us, or we to it.
+    async fn shares(&self, member: &MemberKeys, hash: PayloadHash) -> Result<bool, ExchangeError> {
+        let found = self
+            .blocking(move |inner| Ok(inner.store.get(&hash)?))
+            .await?;
+        let Some(Stored::Held { envelope, .. }) = found else {
+            return Ok(false);
+        };
+        let members = self.members();
+        let theirs = |key| self.belongs(&members, member, &key);
+        let sent_by = |envelope: &Envelope| envelope.context().sender_node;
+        Ok(sent_by(&envelope) == member.node || envelope.recipients().any(theirs))
+    }
+
+    async fn alarm(
+        &self,
+        node: NodeKey,
+        theirs: &DigestItem,
+        ours: B256,
+    ) -> Result<(), ExchangeError> {
+        let alarm = Alarm {
+            number: 0,
+            at_ms: now_ms(),
+            transaction: theirs.transaction,
+            height: theirs.height,
+            payload: theirs.payload,
+            node,
+            ours,
+            theirs: theirs.digest,
+        };
+        self.raise(alarm).await
+    }
+
+    /// Enters an alarm durably, and says so in the log, unless there is one about this transaction and node.
+    pub(crate) async fn raise(&self, alarm: Alarm) -> Result<(), ExchangeError> {
+        let raised = self
+            .blocking(move |inner| {
+                let raised = inner.records.raise(alarm)?;
+                if raised.is_some() {
+                    inner.records.make_durable()?;
+                }
+                Ok(raised)
+            })
+            .await?;
+        if let Some(alarm) = raised {
+            metrics::alarm();
+            tracing::error!(
+                tx = %alarm.transaction, height = alarm.height, payload = %alarm.payload, node = %alarm.node,
+                ours = %alarm.ours, theirs = %alarm.theirs,
+                "two parties executed a private transaction differently: their private states diverge"
+            );
+        }
+        Ok(())
+    }
+
+    /// Alarms behind a number, oldest first, at most `limit`; 0 begins with the first that is kept.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub fn alarms(&self, after: u64, limit: usize) -> Result<Vec<Alarm>, RecordError> {
+        self.inner.records.alarms(after, limit)
+    }
+
+    /// Number of alarms that are kept.
+    pub fn alarm_count(&self) -> u64 {
+        self.inner.records.alarm_count()
+    }
+}
+
+fn differs(item: &DigestItem, found: &ExecutedDigest) -> bool {
+    item.digest != found.digest || item.height != found.height
+}
+
+fn own_item(theirs: &DigestItem, found: &ExecutedDigest) -> DigestItem {
+    DigestItem {
+        height: found.height,
+        digest: found.digest,
+        ..*theirs
+    }
+}

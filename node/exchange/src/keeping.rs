@@ -1,0 +1,112 @@
+//! Opening and keeping payloads: what sending, receiving and fetching have in common.
+
+use std::sync::Arc;
+
+use quorate_enclave::{EnclaveError, Envelope, Opening, PayloadHash, PublicKey};
+use quorate_privacy::{Content, SignedTerms};
+
+use crate::cache::OpenedPayload;
+use crate::clock::now_ms;
+use crate::exchange::Inner;
+use crate::package::Package;
+use crate::records::Admitted;
+use crate::{Exchange, ExchangeError, metrics};
+
+/// A payload in the clear.
+#[derive(Debug, Clone)]
+pub(crate) struct InTheClear {
+    pub(crate) content: Content,
+    pub(crate) as_recipient: PublicKey,
+    pub(crate) sender: PublicKey,
+}
+
+/// What the enclave, and then the decoder, say about an envelope.
+#[derive(Debug)]
+pub(crate) enum Looked {
+    /// It is for us.
+    Clear(InTheClear),
+    /// None of our keys.
+    NotForUs,
+    /// It is for us and no content.
+    NoContent(String),
+    /// The enclave refused or is silent.
+    Failed(EnclaveError),
+}
+
+impl Exchange {
+    /// Has the enclave open an envelope.
+    pub(crate) async fn look_into(&self, envelope: &Envelope) -> Looked {
+        let context = *envelope.context();
+        // The caller checked chain and signature, or it is our own.
+        match self.inner.enclave.open(envelope.clone(), context).await {
+            Ok(Opening::Opened(opened)) => match Content::decode(&opened.payload) {
+                Ok(content) => Looked::Clear(InTheClear {
+                    content,
+                    as_recipient: opened.as_recipient,
+                    sender: opened.sender,
+                }),
+                Err(e) => Looked::NoContent(e.to_string()),
+            },
+            Ok(Opening::NotForUs) => Looked::NotForUs,
+            Err(e) => Looked::Failed(e),
+        }
+    }
+
+    /// Keeps a payload with its terms durably, and in memory, and tells who waits for it. `false`: the payload was executed with other
+    /// terms, and nothing was changed.
+    pub(crate) async fn keep(
+        &self,
+        package: Package,
+        clear: InTheClear,
+    ) -> Result<bool, ExchangeError> {
+        let hash = package.hash;
+        let terms = package.terms.clone();
+        let expires_at_ms = self.expires_at_ms(&terms)?;
+        // Both wait for the disk, so side by side. Whichever a crash leaves alone is harmless: terms without a payload say nothing,
+        // and a payload without terms counts as missing.
+        let of_terms = self.blocking(move |inner| keep_terms(inner, &terms));
+        let envelope = package.envelope;
+        let of_payload =
+            self.blocking(move |inner| Ok(inner.store.put(&envelope, now_ms(), expires_at_ms)?));
+        let (admitted, put) = tokio::join!(of_terms, of_payload);
+        put?;
+        if admitted? == Admitted::Executed {
+            return Ok(false);
+        }
+        self.remember(hash, package.terms, clear);
+        Ok(true)
+    }
+
+    pub(crate) fn remember(&self, hash: PayloadHash, terms: SignedTerms, clear: InTheClear) {
+        let payload = OpenedPayload {
+            content: clear.content,
+            as_recipient: clear.as_recipient,
+            sender: clear.sender,
+            terms,
+        };
+        self.inner.cache.put(hash, Arc::new(payload));
+        if self.inner.wanted.found(&hash) {
+            metrics::fetched();
+        }
+        self.announce_stored(&hash);
+    }
+
+    /// When a payload is to be erased, if the group that it was sent to says so.
+    pub(crate) fn expires_at_ms(&self, terms: &SignedTerms) -> Result<Option<u64>, ExchangeError> {
+        let Some(id) = &terms.terms.group else {
+            return Ok(None);
+        };
+        let group = self.inner.groups.get(id)?;
+        let lives = group.and_then(|group| group.payloads_live_ms);
+        Ok(lives.map(|ms| now_ms().saturating_add(ms)))
+    }
+}
+
+fn keep_terms(inner: &Inner, terms: &SignedTerms) -> Result<Admitted, ExchangeError> {
+    let admitted = inner.records.admit_terms(terms)?;
+    // Known ones may have been written by someone who is still waiting for the disk.
+    if admitted != Admitted::Executed {
+        inner.records.make_durable()?;
+    }
+    Ok(admitted)
+}

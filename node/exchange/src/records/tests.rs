@@ -1,0 +1,169 @@
+use std::collections::BTreeSet;
+
+use quorate_enclave::{PrivacyFlag, Suite};
+use quorate_kv::MemoryKv;
+use quorate_privacy::{Acknowledgements, Terms};
+
+use super::*;
+
+fn identity() -> ExchangeIdentity {
+    ExchangeIdentity {
+        chain_id: 10,
+        genesis_hash: B256::repeat_byte(1),
+        node: NodeKey::from([2; 33]),
+        suite: Suite::Nacl,
+    }
+}
+
+fn open(kv: &Arc<MemoryKv>) -> Records {
+    Records::open(Arc::clone(kv) as Arc<dyn Kv>, &identity(), true).unwrap()
+}
+
+fn hash(n: u8) -> PayloadHash {
+    PayloadHash::from_bytes([n; 64])
+}
+
+fn key_of(n: u8) -> PublicKey {
+    PublicKey::from_bytes([n; 32])
+}
+
+fn terms(n: u8, parties: u8) -> SignedTerms {
+    let parties: BTreeSet<_> = (0..parties).map(key_of).collect();
+    let validated = !parties.is_empty();
+    SignedTerms {
+        terms: Terms {
+            hash: hash(n),
+            flag: if validated {
+                PrivacyFlag::StateValidation
+            } else {
+                PrivacyFlag::Standard
+            },
+            group: None,
+            sender: key_of(0),
+            from: None,
+            parties,
+            mandatory: BTreeSet::new(),
+            affected: BTreeMap::new(),
+            exec_root: validated.then_some(B256::ZERO),
+            base: BTreeMap::new(),
+            sender_node: NodeKey::from([2; 33]),
+            acknowledgements: Acknowledgements::All,
+        },
+        signature: [7; 65],
+    }
+}
+
+#[test]
+fn terms_of_any_length_read_back_and_give_way_until_they_are_executed() {
+    let kv = Arc::new(MemoryKv::new());
+    let records = open(&kv);
+    assert_eq!(records.terms(&hash(1)), Ok(None));
+    // More than one part, then fewer.
+    for parties in [200, 0, 2] {
+        let terms = terms(1, parties);
+        assert_eq!(records.admit_terms(&terms), Ok(Admitted::Written));
+        assert_eq!(records.admit_terms(&terms), Ok(Admitted::Known));
+        assert_eq!(records.terms(&hash(1)), Ok(Some(terms)));
+    }
+    records.set_executed(&hash(1)).unwrap();
+    assert_eq!(records.admit_terms(&terms(1, 2)), Ok(Admitted::Known));
+    assert_eq!(records.admit_terms(&terms(1, 3)), Ok(Admitted::Executed));
+    assert_eq!(records.terms(&hash(1)), Ok(Some(terms(1, 2))));
+    records.make_durable().unwrap();
+    kv.crash();
+    assert_eq!(open(&kv).terms(&hash(1)), Ok(Some(terms(1, 2))));
+}
+
+#[test]
+fn payloads_that_name_a_party_are_listed_page_by_page() {
+    let records = open(&Arc::new(MemoryKv::new()));
+    for n in [3, 1, 2] {
+        records.admit_terms(&terms(n, 5)).unwrap();
+    }
+    assert_eq!(
+        records.named(&key_of(4), None, 2),
+        Ok(vec![hash(1), hash(2)])
+    );
+    assert_eq!(
+        records.named(&key_of(4), Some(&hash(2)), 2),
+        Ok(vec![hash(3)])
+    );
+    assert_eq!(records.named(&key_of(5), None, 2), Ok(vec![]));
+}
+
+#[test]
+fn completeness_and_known_keys_survive_and_depend_on_how_the_store_began() {
+    for empty in [true, false] {
+        let kv = Arc::new(MemoryKv::new());
+        let open = || Records::open(Arc::clone(&kv) as Arc<dyn Kv>, &identity(), empty).unwrap();
+        let records = open();
+        assert_eq!(records.is_complete(), empty);
+        assert_eq!(records.history_known(), empty);
+        records.set_complete(!empty).unwrap();
+        records.set_history_known().unwrap();
+        let nodes = [NodeKey::from([3; 33]), NodeKey::from([4; 33])];
+        let tell = |n: u8, node: usize, seen| {
+            records.remember_keys([(key_of(n), nodes[node])].into_iter(), seen)
+        };
+        let known = |node: usize, seen| Known {
+            node: nodes[node],
+            seen,
+        };
+        assert_eq!(tell(2, 1, false), Ok(1));
+        assert_eq!(records.history()[&key_of(2)], known(1, false));
+        assert_eq!(tell(1, 0, true), Ok(1));
+        // Hearsay does not take a key from where the table had it; the table does.
+        assert_eq!(tell(1, 1, false), Ok(0));
+        assert_eq!(records.history()[&key_of(1)], known(0, true));
+        assert_eq!(tell(1, 1, true), Ok(1));
+        records.make_durable().unwrap();
+        kv.crash();
+        let records = open();
+        assert_eq!(records.is_complete(), !empty);
+        assert!(records.history_known());
+        assert_eq!(records.history()[&key_of(1)], known(1, true));
+        assert_eq!(records.history()[&key_of(2)], known(1, false));
+    }
+}
+
+#[test]
+fn alarms_are_numbered_once_each_and_the_oldest_make_room() {
+    let kv = Arc::new(MemoryKv::new());
+    let records = open(&kv);
+    let alarm = |n: u64| Alarm {
+        number: 0,
+        at_ms: n,
+        transaction: B256::from(alloy_primitives::U256::from(n)),
+        height: n,
+        payload: hash(1),
+        node: NodeKey::from([3; 33]),
+        ours: B256::repeat_byte(1),
+        theirs: B256::repeat_byte(2),
+    };
+    for n in 1..=ALARMS_MAX + 3 {
+        let raised = records.raise(alarm(n)).unwrap().unwrap();
+        assert_eq!(raised.number, n);
+        assert_eq!(records.raise(alarm(n)), Ok(None));
+    }
+    assert_eq!(records.alarm_count(), ALARMS_MAX);
+    let first = records.alarms(0, 2).unwrap();
+    assert_eq!(
+        first[0],
+        Alarm {
+            number: 4,
+            ..alarm(4)
+        }
+    );
+    assert_eq!(records.alarms(first[1].number, 1).unwrap()[0].number, 6);
+    records.make_durable().unwrap();
+    let records = open(&kv);
+    assert_eq!(records.alarm_count(), ALARMS_MAX);
+    assert_eq!(
+        records
+            .raise(alarm(ALARMS_MAX + 4))
+            .unwrap()
+            .unwrap()
+            .number,
+        ALARMS_MAX + 4
+    );
+}

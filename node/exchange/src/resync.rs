@@ -1,0 +1,202 @@
+//! Asking every other member for all that it has for us: after the disk was lost, or when it turned out to be older than our word.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use quorate_enclave::{PayloadHash, PublicKey, Stored};
+
+use crate::fetch::{FetchFailed, Fetched};
+use crate::wire::{Answer, FETCH_MAX, LIST_MAX, Place, Request};
+use crate::{Exchange, ExchangeError, MemberKeys, MemberResync, ResyncReport};
+
+/// Most pages of one member's listing for one key: 100 million payloads.
+const PAGES_MAX: usize = 100_000;
+
+impl Exchange {
+    /// Asks all other members that have, or had, keys, to the end of their lists, for payloads that a key of ours may read or sent. When every one of them
+    /// answered and all was taken, the store is complete, durably. May be repeated at any time.
+    ///
+    /// # Errors
+    /// [`ExchangeError`] if this node's own enclave or disk failed. What goes wrong with a member is in the report.
+    pub async fn resync(&self) -> Result<ResyncReport, ExchangeError> {
+        let members = self.members();
+        // Whoever never had a key sent nothing and received nothing.
+        let history = self.inner.records.history();
+        let had_keys = |m: &MemberKeys| {
+            !m.keys.is_empty() || history.values().any(|known| known.node == m.node)
+        };
+        let others: Vec<_> = members.iter().filter(|m| !m.this && had_keys(m)).collect();
+        // First the keys of former times: with these, payloads of former senders are recognised and our former keys asked for.
+        for member in &others {
+            self.learn_keys(member).await?;
+        }
+        let keys = self.every_own_key().await?;
+        let asked = others.iter().map(|member| self.resync_with(member, &keys));
+        let reports = futures::future::try_join_all(asked).await?;
+        let complete = reports.iter().all(MemberResync::is_complete);
+        if complete {
+            if !self.inner.records.history_known() {
+                self.blocking(|inner| Ok(inner.records.set_history_known()?))
+                    .await?;
+            }
+            self.set_complete(true).await?;
+        }
+        Ok(ResyncReport {
+            members: reports,
+            complete,
+        })
+    }
+
+    /// Learns from a member which keys there were before this node's time. Returns whether it answered.
+    pub(crate) async fn learn_keys(&self, member: &MemberKeys) -> Result<bool, ExchangeError> {
+        let Ok(Answer::Keys { history, .. }) = self.ask_for(member.raft_id, &Request::Keys).await
+        else {
+            return Ok(false);
+        };
+        self.blocking(move |inner| {
+            // What this node saw in the table itself is not changed by what others say.
+            inner.records.remember_keys(history.into_iter(), false)?;
+            Ok(())
+        })
+        .await?;
+        Ok(true)
+    }
+
+    async fn resync_with(
+        &self,
+        member: &MemberKeys,
+        keys: &BTreeSet<PublicKey>,
+    ) -> Result<MemberResync, ExchangeError> {
+        let mut report = MemberResync {
+            raft_id: member.raft_id,
+            node: member.node,
+            listed: 0,
+            fetched: 0,
+            held: 0,
+            failed: 0,
+            error: None,
+        };
+        for key in keys {
+            match self.resync_key(member, key, &mut report).await {
+                Ok(()) => {}
+                Err(FetchFailed::Here(e)) => return Err(e),
+                Err(FetchFailed::Peer(reason)) => {
+                    report.error = Some(reason);
+                    break;
+                }
+            }
+        }
+        Ok(report)
+    }
+
+    async fn resync_key(
+        &self,
+        member: &MemberKeys,
+        key: &PublicKey,
+        report: &mut MemberResync,
+    ) -> Result<(), FetchFailed> {
+        let mut place = Place::Start;
+        for _ in 0..PAGES_MAX {
+            let request = Request::List {
+                key: *key,
+                place,
+                limit: u16::try_from(LIST_MAX).unwrap_or(u16::MAX),
+            };
+            let answer = self.ask_for(member.raft_id, &request).await;
+            let (hashes, next) = match answer.map_err(|e| FetchFailed::Peer(e.to_string()))? {
+                Answer::Listed { hashes, next } => (hashes, next),
+                Answer::Refused { text, .. } => return Err(FetchFailed::Peer(text)),
+                other => {
+                    let reason = format!("it answers {}", other.name());
+                    return Err(FetchFailed::Peer(reason));
+                }
+            };
+            self.resync_page(member, hashes, report).await?;
+            match next {
+                None => return Ok(()),
+                Some(next) if !is_behind(&next, &place) => {
+                    let reason = "its list goes back to where it was".to_owned();
+                    return Err(FetchFailed::Peer(reason));
+                }
+                Some(next) => place = next,
+            }
+        }
+        Err(FetchFailed::Peer("its list does not end".to_owned()))
+    }
+
+    async fn resync_page(
+        &self,
+        member: &MemberKeys,
+        hashes: Vec<PayloadHash>,
+        report: &mut MemberResync,
+    ) -> Result<(), FetchFailed> {
+        report.listed = report.listed.saturating_add(count(hashes.len()));
+        let lacking = self.lacking(member, hashes).await;
+        let (lacking, held) = lacking.map_err(FetchFailed::Here)?;
+        report.held = report.held.saturating_add(held);
+        for batch in lacking.chunks(FETCH_MAX) {
+            let fetched: BTreeMap<_, _> = self.fetch_many(member, batch).await?;
+            for outcome in fetched.values() {
+                match outcome {
+                    Fetched::Kept => report.fetched = report.fetched.saturating_add(1),
+                    // Listed a moment ago and gone now, or damaged: not complete.
+                    Fetched::Nothing | Fetched::Unusable => {
+                        report.failed = report.failed.saturating_add(1);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Which of these payloads are not here as they should be, and how many are.
+    async fn lacking(
+        &self,
+        member: &MemberKeys,
+        hashes: Vec<PayloadHash>,
+    ) -> Result<(Vec<PayloadHash>, u64), ExchangeError> {
+        let node = self.node();
+        let theirs: Vec<PublicKey> = member.keys.iter().map(|k| k.key).collect();
+        self.blocking(move |inner| {
+            let mut lacking = Vec::new();
+            let mut held = 0u64;
+            for hash in hashes {
+                let as_it_should = match inner.store.get(&hash) {
+                    Ok(None) => false,
+                    // Erased on purpose, and not to come back.
+                    Ok(Some(Stored::Erased(_))) => true,
+                    Ok(Some(Stored::Held { envelope, .. })) => {
+                        // Of what we sent we also want to know to whom: the boxes say it.
+                        let we_sent = envelope.context().sender_node == node;
+                        let known = envelope.recipients().any(|key| theirs.contains(&key));
+                        inner.records.terms_bytes(&hash)?.is_some() && (!we_sent || known)
+                    }
+                    Err(quorate_enclave::StoreError::Damaged { .. }) => false,
+                    Err(e) => return Err(e.into()),
+                };
+                if as_it_should {
+                    held = held.saturating_add(1);
+                } else {
+                    lacking.push(hash);
+                }
+            }
+            Ok((lacking, held))
+        })
+        .await
+    }
+}
+
+/// True if a place lies behind another, so that a listing ends.
+fn is_behind(next: &Place, place: &Place) -> bool {
+    match (next, place) {
+        (Place::Start, _) => false,
+        (Place::Behind(_) | Place::BehindHash(_), Place::Start)
+        | (Place::BehindHash(_), Place::Behind(_)) => true,
+        (Place::Behind(next), Place::Behind(place)) => next > place,
+        (Place::BehindHash(next), Place::BehindHash(place)) => next > place,
+        (Place::Behind(_), Place::BehindHash(_)) => false,
+    }
+}
+
+fn count(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
+}

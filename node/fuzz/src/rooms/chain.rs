@@ -1,0 +1,192 @@
+//! Transactions, blocks, genesis files, and the folder of a block store.
+
+use std::sync::Arc;
+
+use alloy_consensus::{Block, BlockBody, Header};
+use alloy_eips::eip2718::Encodable2718 as _;
+use alloy_rlp::Encodable as _;
+use quorate_chain::{
+    Anchor, BlockStore, Genesis, ImportedBlock, RecoveredTransaction, SealedBlock, check_content,
+    decode_transaction, private_reference,
+};
+use quorate_kv::MemoryKv;
+
+use crate::{Memory, Target, cutter::Cutter, figures, folder};
+
+pub(crate) const TARGETS: &[Target] = &[
+    Target::new(
+        "chain-transaction",
+        transaction,
+        figures::encoded_transactions,
+        Memory::DECODER,
+    ),
+    Target::new("chain-block", block, block_seeds, Memory::DECODER),
+    Target::new("chain-record", record, record_seeds, Memory::DECODER),
+    Target::new("chain-anchor", anchor, anchor_seeds, Memory::DECODER),
+    Target::new("chain-genesis", genesis, genesis_seeds, Memory::DECODER),
+    Target::new("chain-segments", segments, segments_seeds, Memory::ROOM),
+];
+
+/// As gossip, a client or a block brings it.
+fn transaction(bytes: &[u8]) -> bool {
+    let Ok(transaction) = decode_transaction(bytes) else {
+        return false;
+    };
+    assert_eq!(
+        transaction.encoded_2718(),
+        bytes,
+        "one transaction, two encodings: it would have two hashes"
+    );
+    if let Some(reference) = private_reference(&transaction) {
+        assert!(reference.tags.len() <= quorate_chain::PARTY_TAGS_MAX);
+    }
+    RecoveredTransaction::recover(transaction).is_ok_and(|recovered| {
+        assert_eq!(recovered.size_bytes(), bytes.len());
+        assert_eq!(recovered.encoded().as_ref(), bytes);
+        true
+    })
+}
+
+/// As ordering and block fetches bring it.
+fn block(bytes: &[u8]) -> bool {
+    SealedBlock::decode(bytes).is_ok_and(|block| {
+        assert_eq!(block.hash(), block.header().hash_slow());
+        assert_eq!(block.encode().as_ref(), bytes, "one block, two encodings");
+        true
+    })
+}
+
+fn block_seeds() -> Vec<Vec<u8>> {
+    let blocks = figures::blocks(3);
+    let unlisted = blocks.first().map(|block| unlisted(&block.block));
+    let blocks = blocks.iter().map(|b| b.block.encode().to_vec());
+    blocks.chain(unlisted).collect()
+}
+
+/// A block whose header announces a list of withdrawals that is not there. It was once taken.
+fn unlisted(block: &SealedBlock) -> Vec<u8> {
+    let body = BlockBody {
+        transactions: block.transactions().iter().collect::<Vec<_>>(),
+        ommers: Vec::<Header>::new(),
+        withdrawals: None,
+    };
+    let mut fields = Vec::new();
+    block.term().encode(&mut fields);
+    block.seal().as_bytes().as_slice().encode(&mut fields);
+    Block::rlp_encode_from_parts(block.header(), &body, &mut fields);
+    let mut out = vec![1];
+    let head = alloy_rlp::Header {
+        list: true,
+        payload_length: fields.len(),
+    };
+    head.encode(&mut out);
+    out.extend_from_slice(&fields);
+    out
+}
+
+/// As a segment or an exported file holds it.
+fn record(bytes: &[u8]) -> bool {
+    ImportedBlock::decode(bytes).is_ok_and(|block| {
+        assert_eq!(block.encode(), bytes, "one record, two encodings");
+        // Whatever the answer is.
+        let _right = check_content(&block).is_ok();
+        true
+    })
+}
+
+fn record_seeds() -> Vec<Vec<u8>> {
+    let blocks = figures::blocks(3);
+    blocks.iter().map(|block| block.encode()).collect()
+}
+
+/// As it comes with a state snapshot.
+fn anchor(bytes: &[u8]) -> bool {
+    Anchor::decode(bytes).is_ok_and(|anchor| {
+        assert_eq!(anchor.encode().as_ref(), bytes, "one anchor, two encodings");
+        let _right = anchor.check().is_ok();
+        true
+    })
+}
+
+fn anchor_seeds() -> Vec<Vec<u8>> {
+    let blocks = figures::blocks(2);
+    let [parent, block] = blocks.as_slice() else {
+        return Vec::new();
+    };
+    let anchor = Anchor {
+        block: ImportedBlock::clone(block),
+        ancestors: vec![parent.block.header().clone()],
+    };
+    vec![anchor.encode().to_vec()]
+}
+
+/// A file that an operator was given.
+fn genesis(bytes: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return false;
+    };
+    Genesis::parse(text).is_ok_and(|genesis| {
+        let again = Genesis::parse(&genesis.to_json().to_string());
+        let digest = again.map(|again| again.consortium_digest()).ok();
+        assert_eq!(
+            digest,
+            Some(genesis.consortium_digest()),
+            "a genesis does not read back"
+        );
+        true
+    })
+}
+
+fn genesis_seeds() -> Vec<Vec<u8>> {
+    vec![figures::genesis_json().into_bytes()]
+}
+
+/// First whether sums are put right, then the files.
+fn segments(bytes: &[u8]) -> bool {
+    const HEADER_BYTES: usize = 40;
+    let mut input = Cutter(bytes);
+    let mended = input.byte() & 1 == 1;
+    let files = folder::unpack(input, |file| {
+        if mended {
+            folder::mend_records(file, HEADER_BYTES);
+        }
+    });
+    let Ok(files) = files else {
+        return false;
+    };
+    let end = || {
+        let index = Arc::new(MemoryKv::new());
+        let store = BlockStore::open(files.path(), index, figures::genesis_block()).ok()?;
+        let head = store.head();
+        for height in 0..=head.height() {
+            // Blocks of a pruned store are not there; what is there reads back.
+            let block = store.block(height).ok().flatten();
+            assert!(block.is_none_or(|block| block.height() == height));
+        }
+        Some(head.hash())
+    };
+    let Some(first) = end() else {
+        return false;
+    };
+    assert_eq!(end(), Some(first), "a store that was recovered changed");
+    true
+}
+
+fn segments_seeds() -> Vec<Vec<u8>> {
+    let packed = |count| {
+        let files = tempfile::tempdir().ok()?;
+        let index = Arc::new(MemoryKv::new());
+        let store = BlockStore::open(files.path(), index, figures::genesis_block()).ok()?;
+        for block in figures::blocks(count) {
+            store.append(block).ok()?;
+        }
+        store.barrier().ok()?;
+        folder::pack(files.path()).ok()
+    };
+    let mut seeds = Vec::new();
+    for packed in [1, 3].into_iter().filter_map(packed) {
+        seeds.push([&[0], packed.as_slice()].concat());
+        seeds.push([&[1], packed.as_slice()].concat());
+    }
+    seeds
+}

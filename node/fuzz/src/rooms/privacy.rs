@@ -1,0 +1,93 @@
+//! What is inside payloads and beside them, and what members say to each other about them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use alloy_primitives::{Address, B256, Bytes};
+use quorate_enclave::{NodeKey, PayloadHash, PrivacyFlag, PublicKey};
+use quorate_exchange::fuzzing;
+use quorate_privacy::{Acknowledgements, Content, SignedTerms, Terms};
+use secp256k1::SECP256K1;
+
+use crate::{Memory, Target, figures};
+
+pub(crate) const TARGETS: &[Target] = &[
+    Target::new("privacy-content", content, content_seeds, Memory::DECODER),
+    Target::new("privacy-terms", terms, terms_seeds, Memory::DECODER),
+    Target::new(
+        "privacy-messages",
+        fuzzing::messages,
+        fuzzing::messages_seeds,
+        Memory::DECODER,
+    ),
+];
+
+/// A payload in the clear, as whoever sealed it made it.
+fn content(bytes: &[u8]) -> bool {
+    Content::decode(bytes).is_ok_and(|content| {
+        assert_eq!(content.encode(), bytes, "one content, two encodings");
+        true
+    })
+}
+
+fn content_seeds() -> Vec<Vec<u8>> {
+    let transaction = figures::encoded_transactions().into_iter().next();
+    let call = |to| Content::Call {
+        to,
+        data: Bytes::from_static(b"call"),
+        gas_limit: 100_000,
+    };
+    [
+        Content::Data(Bytes::from_static(b"data")),
+        call(None),
+        call(Some(figures::ECHO)),
+        Content::Signed(transaction.unwrap_or_default().into()),
+    ]
+    .iter()
+    .map(Content::encode)
+    .collect()
+}
+
+/// What goes beside an envelope, with and without its signature.
+fn terms(bytes: &[u8]) -> bool {
+    let plain = Terms::decode(bytes).is_ok_and(|terms| {
+        assert_eq!(terms.encode(), bytes, "one set of terms, two encodings");
+        let _consistent = terms.check().is_ok();
+        true
+    });
+    let signed = SignedTerms::decode(bytes).is_ok_and(|signed| {
+        assert_eq!(signed.encode(), bytes, "one set of terms, two encodings");
+        true
+    });
+    assert!(!(plain && signed), "two readings of the same bytes");
+    plain || signed
+}
+
+fn terms_seeds() -> Vec<Vec<u8>> {
+    let key = |n: u8| PublicKey::from_bytes([n; 32]);
+    let standard = Terms {
+        hash: PayloadHash::from_bytes([7; 64]),
+        flag: PrivacyFlag::Standard,
+        group: None,
+        sender: key(3),
+        from: Some(Address::repeat_byte(1)),
+        parties: BTreeSet::new(),
+        mandatory: BTreeSet::new(),
+        affected: BTreeMap::from([(figures::ECHO, PayloadHash::from_bytes([8; 64]))]),
+        exec_root: None,
+        base: BTreeMap::new(),
+        sender_node: NodeKey::from(figures::key(1).public_key(SECP256K1).serialize()),
+        acknowledgements: Acknowledgements::KOfN(2),
+    };
+    let validated = Terms {
+        flag: PrivacyFlag::StateValidation,
+        parties: [key(3), key(4)].into(),
+        exec_root: Some(B256::repeat_byte(2)),
+        acknowledgements: Acknowledgements::All,
+        ..standard.clone()
+    };
+    let signed = SignedTerms {
+        terms: validated.clone(),
+        signature: [5; 65],
+    };
+    vec![standard.encode(), validated.encode(), signed.encode()]
+}
