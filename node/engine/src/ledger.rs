@@ -285,7 +285,7 @@ mod tests {
     fn looking_twice_at_what_is_applied_never_holds_up_the_importer() {
         let folder = tempfile::tempdir().unwrap();
         let ledger = Stores::open(folder.path()).ledger();
-        let (done, ended) = mpsc::channel();
+        let (done, ended) = mpsc::sync_channel(1);
         for looks in [false, true] {
             let (ledger, done) = (ledger.clone(), done.clone());
             std::thread::spawn(move || {

@@ -25,7 +25,8 @@ pub struct PrivateStatus {
     pub erased: u64,
 }
 
-/// A payload that this node is a party of, or may be, and does not have.
+/// A payload that this node is a party of, or may be, and does not have; or one by which a contract was extended to this node whose
+/// state is not here yet, as the reason then says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
     /// Height of the block.

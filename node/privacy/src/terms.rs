@@ -47,7 +47,8 @@ pub struct Terms {
     /// Who must take part. With [`PrivacyFlag::MandatoryParties`] and only then.
     pub mandatory: BTreeSet<PublicKey>,
     /// The private contracts that the transaction affects, with the payload by which each was created: who knows that was a
-    /// party of its creation. Contracts that the transaction creates are not listed.
+    /// party of its creation. Contracts that the transaction creates are not listed. An offer of an
+    /// [`Extension`](crate::Extension) names the contract that is offered.
     pub affected: BTreeMap<Address, PayloadHash>,
     /// Root over the affected contracts after the transaction, as its sender found it. With [`PrivacyFlag::StateValidation`] and
     /// only then.

@@ -56,6 +56,8 @@ pub fn sign(key: &SecretKey, hash: B256) -> Signature {
 /// The accounts of one node. Keys are read once.
 #[derive(Default)]
 pub struct Accounts {
+    /// The development accounts in the order that everybody expects, if they are used.
+    development: Vec<Address>,
     unlocked: BTreeMap<Address, SecretKey>,
     locked: BTreeSet<Address>,
 }
@@ -92,7 +94,9 @@ impl Accounts {
             }
         }
         if settings.dev_accounts {
-            accounts.unlocked.extend(development_keys());
+            let keys = development_keys();
+            accounts.development = keys.iter().map(|(address, _)| *address).collect();
+            accounts.unlocked.extend(keys);
         }
         Ok(accounts)
     }
@@ -127,12 +131,8 @@ impl Accounts {
 
 impl AccountSigner for Accounts {
     fn accounts(&self) -> Vec<Address> {
-        // The development accounts in the order that everybody expects, then the rest.
-        let mut all = Vec::new();
-        if self.unlocked.len() >= DEVELOPMENT_ACCOUNTS as usize {
-            let known = development_keys().into_iter().map(|(address, _)| address);
-            all.extend(known.filter(|address| self.unlocked.contains_key(address)));
-        }
+        // Asked for with every request that is to be signed: nothing may be derived here.
+        let mut all = self.development.clone();
         let rest: BTreeSet<Address> = self.unlocked.keys().chain(&self.locked).copied().collect();
         let rest: Vec<Address> = rest
             .into_iter()

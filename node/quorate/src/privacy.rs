@@ -59,7 +59,11 @@ pub fn exchange_dir(data_dir: &Path) -> PathBuf {
 ///
 /// # Errors
 /// If the private ledger does not open.
-pub fn needed_offline(data_dir: &Path, genesis: &Genesis, hash: B256) -> anyhow::Result<Option<u64>> {
+pub fn needed_offline(
+    data_dir: &Path,
+    genesis: &Genesis,
+    hash: B256,
+) -> anyhow::Result<Option<u64>> {
     let dir = ledger_dir(data_dir);
     if !dir.exists() {
         return Ok(None);
@@ -189,6 +193,8 @@ impl Privacy {
                 ledger: private,
                 chain,
                 enclave,
+                raft: (*raft).clone(),
+                applied: ledger.watch_applied(),
                 form: config.privacy.public_form,
                 resyncing: AtomicBool::new(false),
                 runtime: Handle::current(),

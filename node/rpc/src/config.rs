@@ -56,7 +56,9 @@ impl std::str::FromStr for Namespace {
             .find(|n| n.name() == name)
             .ok_or_else(|| ConfigError {
                 field: "namespaces",
-                reason: format!("{name:?} is none of eth, net, web3, txpool, raft, admin, quorumExtension"),
+                reason: format!(
+                    "{name:?} is none of eth, net, web3, txpool, raft, admin, quorumExtension"
+                ),
             })
     }
 }

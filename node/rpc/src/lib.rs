@@ -72,8 +72,8 @@ pub use membership::{
     ORGANISATION_BYTES_MAX, RemovedMember,
 };
 pub use privacy::{
-    Acknowledgements, Distributed, DivergenceAlarm, EXECUTION_WAIT_MS, ExtensionAction, ExtensionSend, MemberKeys,
-    MemberResyncView, PRIVACY_PAGE_MAX, PayloadView, PrivacyApi, PrivacyError, PrivacySettings,
-    PrivacyStatusView, PrivateArguments, PrivateSend, ReceivedPayload, ResyncView, StoredSend, Tag,
-    TransactionParts,
+    Acknowledgements, Distributed, DivergenceAlarm, EXECUTION_WAIT_MS, ExtensionAction,
+    ExtensionSend, MemberKeys, MemberResyncView, PRIVACY_PAGE_MAX, PayloadView, PrivacyApi,
+    PrivacyError, PrivacySettings, PrivacyStatusView, PrivateArguments, PrivateSend,
+    ReceivedPayload, ResyncView, StoredSend, Tag, TransactionParts,
 };

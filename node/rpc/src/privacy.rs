@@ -11,18 +11,18 @@ use std::fmt;
 use std::sync::Arc;
 
 use alloy_primitives::{Address, B256, Bytes};
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use quorate_enclave::{Delivery, Erasure, GroupId, NewGroup, PayloadHash, PrivacyGroup, PublicKey};
 use quorate_evm::RootedState;
-use futures::FutureExt as _;
 use quorate_privacy::{ContractMetadata, Extension, PrivateRecord, PrivateStatus};
 use tokio::sync::watch;
 
 pub use error::PrivacyError;
 pub use types::{
-    Acknowledgements, Distributed, DivergenceAlarm, ExtensionAction, ExtensionSend, MemberKeys, MemberResyncView, PayloadView,
-    PrivacySettings, PrivacyStatusView, PrivateArguments, PrivateSend, ReceivedPayload, ResyncView,
-    StoredSend, Tag, TransactionParts,
+    Acknowledgements, Distributed, DivergenceAlarm, ExtensionAction, ExtensionSend, MemberKeys,
+    MemberResyncView, PayloadView, PrivacySettings, PrivacyStatusView, PrivateArguments,
+    PrivateSend, ReceivedPayload, ResyncView, StoredSend, Tag, TransactionParts,
 };
 
 /// Longest wait for private execution before a read is refused with [`PrivacyError::Behind`], in milliseconds.

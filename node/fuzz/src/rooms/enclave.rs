@@ -153,7 +153,7 @@ fn payloads_seeds() -> Vec<Vec<u8>> {
         folder::pack(files.path()).ok()
     };
     let mut seeds = Vec::new();
-    for packed in packed() {
+    if let Some(packed) = packed() {
         seeds.push([&[0], packed.as_slice()].concat());
         seeds.push([&[1], packed.as_slice()].concat());
     }

@@ -7,8 +7,8 @@ use quorate_chain::RecoveredTransaction;
 use quorate_enclave::PrivacyFlag;
 use quorate_evm::contract_digest;
 use quorate_privacy::{
-    Content, ContractState, ExtensionState, ExtensionStep, HandoverAnswer, PublicChain as _, RecordOutcome, Terms,
-    check_offer,
+    Content, ContractState, ExtensionState, ExtensionStep, HandoverAnswer, PublicChain as _,
+    RecordOutcome, Terms, check_offer,
 };
 
 use crate::script::{Dice, plain_terms};

@@ -97,7 +97,7 @@ fn check_listeners(config: &NodeConfig, found: &mut Faults) {
 fn check_rpc(config: &NodeConfig, found: &mut Faults) {
     for name in &config.rpc.namespaces {
         found.unless(name.parse::<Namespace>().is_ok(), "rpc.namespaces", || {
-            format!("{name:?} is none of eth, net, web3, txpool, raft, admin")
+            format!("{name:?} is none of eth, net, web3, txpool, raft, admin, quorumExtension")
         });
     }
     if let Err(faults) = config.rpc_config().validated() {

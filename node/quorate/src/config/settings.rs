@@ -56,7 +56,7 @@ settings! {
         enabled: bool as Switch = true;
         /// Address and port for clients. Behind 0.0.0.0 put a proxy that authenticates.
         listen: SocketAddr as Listen = on_loopback(8_545);
-        /// Groups of methods that are served: eth, net, web3, txpool, raft, admin.
+        /// Groups of methods that are served: eth, net, web3, txpool, raft, admin, quorumExtension.
         namespaces: Vec<String> as WordList =
             quorate_rpc::Namespace::ALL.iter().map(|n| n.name().to_owned()).collect();
         /// Host names by which clients may address this node; "*" allows all, addresses in numbers always work. Keeps web

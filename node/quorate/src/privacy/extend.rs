@@ -50,14 +50,20 @@ impl PrivacyService {
                     ));
                 }
                 let step = ExtensionStep::Cancel { offer };
-                (step, self.among(known.initiator_key, &known, arguments).await?)
+                (
+                    step,
+                    self.among(known.initiator_key, &known, arguments).await?,
+                )
             }
         };
         let how = Distribution {
             from: Some(send.from),
             ..how
         };
-        let sent = self.exchange.distribute(Content::Extension(step), how).await;
+        let sent = self
+            .exchange
+            .distribute(Content::Extension(step), how)
+            .await;
         self.distributed(sent)
     }
 
@@ -74,8 +80,8 @@ impl PrivacyService {
             });
         }
         let metadata = self.ledger.contract(&contract).map_err(of_read)?;
-        let metadata = metadata
-            .ok_or_else(|| refused(&format!("contract {contract} is not private here")))?;
+        let metadata =
+            metadata.ok_or_else(|| refused(&format!("contract {contract} is not private here")))?;
         let nobody_named = arguments.private_for.is_empty();
         let resolved = self
             .resolve(&PrivateArguments {
@@ -145,8 +151,7 @@ impl PrivacyService {
 
     fn active(&self, offer: &Address) -> Result<Extension, PrivacyError> {
         let known = self.ledger.extension(offer).map_err(of_read)?;
-        let known =
-            known.ok_or_else(|| refused(&format!("there is no extension {offer} here")))?;
+        let known = known.ok_or_else(|| refused(&format!("there is no extension {offer} here")))?;
         if known.state != ExtensionState::Active {
             return Err(refused(&format!("the extension {offer} has ended")));
         }

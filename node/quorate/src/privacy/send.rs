@@ -17,7 +17,7 @@ use quorate_rpc::{
 };
 use rand::Rng as _;
 
-use super::errors::{of_exchange, of_simulation};
+use super::errors::{of_exchange, of_read_at, of_simulation};
 use super::service::PrivacyService;
 
 /// How often a transaction under private state validation is simulated again because another one came first.
@@ -25,6 +25,8 @@ const CONFLICT_ATTEMPTS: u32 = 12;
 /// Pause before that; it doubles up to the second figure, by chance a half more or less.
 const CONFLICT_PAUSE: (Duration, Duration) =
     (Duration::from_millis(20), Duration::from_millis(640));
+/// Longest wait for this node to be where the others are.
+const IN_STEP_MAX: Duration = Duration::from_secs(2);
 /// Parties that a client may name.
 const NAMED_MAX: usize = 256;
 
@@ -244,8 +246,9 @@ impl PrivacyService {
                 Content::Data(data) => Ok(data),
                 Content::Call { .. } | Content::Signed(_) | Content::Extension(_) => {
                     Err(PrivacyError::Refused {
-                    reason: format!("payload {hash} holds a whole transaction, not its data"),
-                })}
+                        reason: format!("payload {hash} holds a whole transaction, not its data"),
+                    })
+                }
             },
             quorate_exchange::Reception::NotAParty
             | quorate_exchange::Reception::Erased(_)
@@ -360,11 +363,37 @@ impl PrivacyService {
         Err(PrivacyError::Stopping)
     }
 
+    /// Waits until this node has imported, and executed privately, what it knows to be committed: a node that was just started might
+    /// say that a contract does not exist.
+    async fn in_step(&self) -> Result<(), PrivacyError> {
+        let mut ordering = self.raft.watch();
+        let mut applied = self.applied.clone();
+        let imported = async {
+            let led = ordering.wait_for(|status| status.leader.is_some());
+            let committed = led.await.ok()?.committed.0;
+            applied.wait_for(|index| *index >= committed).await.ok()?;
+            Some(())
+        };
+        if !matches!(
+            tokio::time::timeout(IN_STEP_MAX, imported).await,
+            Ok(Some(()))
+        ) {
+            return Err(PrivacyError::Busy {
+                what: "this node is still catching up with the others".into(),
+            });
+        }
+        let reached = self.ledger.reached(self.chain.head(), IN_STEP_MAX).await;
+        reached.map_err(|error| of_read_at(error, &self.ledger.status()))
+    }
+
     async fn simulate(
         &self,
         call: &PrivateCall,
         resolved: &Resolved,
     ) -> Result<Simulation, PrivacyError> {
+        if resolved.flag != PrivacyFlag::Standard {
+            self.in_step().await?;
+        }
         let (chain, ledger) = (self.chain.clone(), self.ledger.clone());
         let call = call.clone();
         let (flag, parties, mandatory) = (

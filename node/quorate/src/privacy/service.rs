@@ -16,14 +16,16 @@ use quorate_enclave::{
 use quorate_evm::{RootedState, contract_digest};
 use quorate_exchange::{Exchange, ExecutedDigest, Reception, StateView};
 use quorate_privacy::{
-    ContractMetadata, Extension, HandoverHead, PrivateLedger, PrivateRecord, PrivateStatus, PublicChain,
+    ContractMetadata, Extension, HandoverHead, PrivateLedger, PrivateRecord, PrivateStatus,
+    PublicChain,
 };
 use quorate_rpc::{
-    Distributed, DivergenceAlarm, EXECUTION_WAIT_MS, ExtensionSend, MemberKeys, MemberResyncView, PayloadView,
-    PrivacyApi, PrivacyError, PrivacySettings, PrivacyStatusView, PrivateArguments, PrivateSend,
-    ReceivedPayload, ResyncView, StoredSend,
+    Distributed, DivergenceAlarm, EXECUTION_WAIT_MS, ExtensionSend, MemberKeys, MemberResyncView,
+    PayloadView, PrivacyApi, PrivacyError, PrivacySettings, PrivacyStatusView, PrivateArguments,
+    PrivateSend, ReceivedPayload, ResyncView, StoredSend,
 };
 use quorate_state::StateRead as _;
+use raft_adapter::RaftHandle;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
@@ -38,6 +40,9 @@ pub struct PrivacyService {
     pub(super) ledger: PrivateLedger,
     pub(super) chain: Arc<dyn PublicChain>,
     pub(super) enclave: Arc<dyn Enclave>,
+    pub(super) raft: RaftHandle,
+    /// The Raft index that the importer has dealt with.
+    pub(super) applied: watch::Receiver<u64>,
     pub(super) form: PublicForm,
     pub(super) resyncing: AtomicBool,
     /// For those questions that the servers ask on threads that may wait.
@@ -449,6 +454,8 @@ impl StateView for PrivateView {
     }
 
     fn handover_page(&self, transaction: &B256, page: u32) -> Result<Vec<u8>, String> {
-        self.0.handover_page(transaction, page).map_err(|e| e.to_string())
+        self.0
+            .handover_page(transaction, page)
+            .map_err(|e| e.to_string())
     }
 }

@@ -25,6 +25,16 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     ("quorate-enclave", &["quorate-kv"]),
     (
+        "quorate-privacy",
+        &[
+            "quorate-kv",
+            "quorate-chain",
+            "quorate-state",
+            "quorate-evm",
+            "quorate-enclave",
+        ],
+    ),
+    (
         "quorate-exchange",
         &[
             "quorate-kv",

@@ -112,7 +112,7 @@ impl Peer {
         let (handle, events) = {
             let _inside = runtime.enter();
             let (handle, events, network) = quorate_p2p::start(config).unwrap();
-            let running = network.run(stop.clone());
+            let running = Box::pin(network.run(stop.clone()));
             drop(runtime.spawn(async move {
                 // How it ends is the other side's affair.
                 drop(running.await);

@@ -571,7 +571,7 @@ async fn the_small_methods_answer() {
         (
             "rpc_modules",
             json!([]),
-            json!({"admin": "1.0", "eth": "1.0", "net": "1.0", "raft": "1.0", "rpc": "1.0", "txpool": "1.0", "web3": "1.0"}),
+            json!({"admin": "1.0", "eth": "1.0", "net": "1.0", "quorumExtension": "1.0", "raft": "1.0", "rpc": "1.0", "txpool": "1.0", "web3": "1.0"}),
         ),
     ];
     for (method, params, expected) in expected {

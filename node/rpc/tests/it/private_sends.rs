@@ -9,13 +9,13 @@ use quorate_chain::{
     quorum_private_hash, quorum_private_transaction,
 };
 use quorate_enclave::{PayloadHash, PrivacyFlag};
-use quorate_rpc::{Acknowledgements, PrivacyError, PrivateArguments};
+use quorate_rpc::{Acknowledgements, PayloadView, PrivacyError, PrivateArguments, ReceivedPayload};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use crate::chain::{Account, TestNode, raw, wait_until};
-use crate::client::{call, error, number};
-use crate::parties::{Asked, FakePrivacy, PRIVATE_STORER, Plan, our_key, their_key};
+use crate::client::{call, error, number, request};
+use crate::parties::{Asked, FakePrivacy, PRIVATE_STORER, Plan, our_key, received, their_key};
 
 const INPUT: &str = "0x0000000000000000000000000000000000000000000000000000000000000005";
 
@@ -379,6 +379,24 @@ async fn quorums_form_is_not_taken_where_public_transactions_are() {
             );
         }
         assert_eq!(node.pool.counts().ready, 0);
+    }
+}
+
+/// As Tessera's users do: `/send` first, then the transaction as if it were public.
+#[tokio::test(flavor = "multi_thread")]
+async fn quorums_form_is_taken_if_this_node_sent_its_payload() {
+    let privacy = FakePrivacy::party(PublicForm::Quorum);
+    let node = TestNode::start_private(privacy.clone()).await;
+    let tx = Account::number(3).quorum_private(0, TxKind::Create, &[1; 64]);
+    let hash = PayloadHash::from_bytes([1; 64]);
+    for we_sent in [false, true] {
+        let payload = ReceivedPayload {
+            we_sent,
+            ..received(Bytes::new())
+        };
+        privacy.put(hash, PayloadView::Party(Box::new(payload)));
+        let answer = request(node.rpc, "eth_sendRawTransaction", json!([raw(&tx)])).await;
+        assert_eq!(answer["error"].is_null(), we_sent, "{answer}");
     }
 }
 

@@ -105,6 +105,41 @@ fn a_code_that_nobody_stored_is_damage_and_no_code_is_empty() {
 }
 
 #[test]
+fn the_storage_of_an_account_is_listed_from_disk_and_memory_without_what_was_cleared() {
+    for config in [StateConfig::default(), tight()] {
+        let store = open(&Arc::new(MemoryKv::new()), config);
+        let own = Address::repeat_byte(0x77);
+        let set = |slots: &[(u64, u64)]| {
+            let account = Account {
+                nonce: 1,
+                ..Account::default()
+            };
+            let storage = slots.iter().map(|(s, v)| (U256::from(*s), U256::from(*v)));
+            let change = AccountChange {
+                account: Some(account),
+                storage_wiped: false,
+                storage: storage.collect(),
+            };
+            let mut diff = StateDiff::default();
+            diff.accounts.insert(own, change);
+            diff
+        };
+        import(&store, &set(&[(1, 10), (2, 20), (3, 30)]));
+        flush(&store);
+        import(&store, &set(&[(2, 0), (3, 31), (4, 40)]));
+        let expected = [(1, 10), (3, 31), (4, 40)];
+        let expected = expected.map(|(s, v): (u64, u64)| (U256::from(s), U256::from(v)));
+        let latest = store.latest();
+        let listed = latest.storage_entries(&own, 3).unwrap();
+        assert_eq!(listed, Some(BTreeMap::from(expected)));
+        assert_eq!(latest.storage_entries(&own, 2).unwrap(), None);
+        let nobody = Address::repeat_byte(0x78);
+        let nothing = latest.storage_entries(&nobody, 0).unwrap();
+        assert_eq!(nothing, Some(BTreeMap::new()));
+    }
+}
+
+#[test]
 fn a_state_on_a_block_that_lost_reads_its_own_past_whatever_is_flushed() {
     for config in [StateConfig::default(), tight()] {
         let store = open(&Arc::new(MemoryKv::new()), config);

@@ -194,6 +194,12 @@ impl Parties {
     /// The same, where not all nodes run.
     pub fn wait_ready_of(&self, nodes: &[usize]) {
         self.c.wait_ready();
+        let others = self.c.running().len() as f64 - 1.0;
+        for i in nodes.iter().copied() {
+            self.wait(&format!("node {i} is connected"), || {
+                (self.metric(i, "quorate_p2p_peers_connected") >= others).then_some(())
+            });
+        }
         for i in nodes.iter().copied().filter(|i| *i < 4) {
             self.wait(&format!("node {i} knows all keys"), || {
                 let answer =
@@ -370,8 +376,15 @@ impl Parties {
 
     fn send_while_the_leader_dies(&mut self, from: usize, submission: &Submission) -> String {
         let leader = self.c.leader();
+        let height = self.c.height(leader);
         self.c.kill(leader);
         self.c.start(leader);
+        // What a node has not heard of yet, it cannot judge.
+        self.wait("the sending node has all blocks", || {
+            let answer = self.c.try_rpc(from, "eth_blockNumber", json!([])).ok()?;
+            let reached = crate::consortium::quantity(answer.get("result")?);
+            (reached >= height).then_some(())
+        });
         // An error says that nothing came on the chain: then trying again is safe.
         let hash = self.wait("the transaction is taken", || {
             let params = submission.params.clone();
@@ -394,9 +407,12 @@ impl Parties {
             assert_eq!(self.public_receipt(i, &public)["status"], "0x1");
         }
         let private = &submission.params[submission.private];
-        let is_recipient = private["privateFor"]
-            .to_string()
-            .contains(&self.keys[REMOTE]);
+        let named = private["privateFor"].to_string();
+        let is_recipient = named.contains(&self.keys[REMOTE])
+            || self
+                .groups
+                .iter()
+                .any(|group| named.contains(&format!("{group:?}")));
         // Without tags, and where all validate the state, all recipients must have it before it is on the chain.
         let may_lag = self.form == Form::Marker
             && submission.private == 0
@@ -692,7 +708,7 @@ impl Parties {
 
     /// The sum of all figures of this name on node `i`; 0 if there is none.
     pub fn metric(&self, i: usize, name: &str) -> f64 {
-        let text = self.c.metrics(i);
+        let text = crate::consortium::http(&self.c.metrics_url(i), None).unwrap_or_default();
         let lines = text.lines().filter(|line| {
             line.strip_prefix(name)
                 .is_some_and(|rest| rest.starts_with([' ', '{']))
@@ -853,7 +869,8 @@ fn outcome_value(mut answer: Value) -> Result<Value, Value> {
 
 /// True if the node says that the same may succeed later.
 pub fn is_retryable(error: &Value) -> bool {
-    error["data"]["retryable"] == true || error["data"]["reason"] == "behind"
+    // -32005: the node is busy, or not yet where the others are.
+    error["data"]["retryable"] == true || error["code"] == -32005
 }
 
 /// Puts fields over those that are there.

@@ -65,10 +65,7 @@ fn a_client_stores_signs_and_sends_a_creation_and_a_call(p: &mut Parties) {
     let hash = p.send_raw(0, SEND_RAW, &raw, &to);
     let contract = p.deployed(&hash, &BTreeSet::from([0, 3]));
     p.track(contract.clone());
-    assert_eq!(
-        contract.address,
-        lowercase(wallet.address().create(0))
-    );
+    assert_eq!(contract.address, lowercase(wallet.address().create(0)));
     assert_eq!(contract.payload, stored);
     assert_eq!(
         [0, 3, 2].map(|i| p.number(i, &contract.address)),
@@ -185,10 +182,7 @@ fn a_signed_transaction_hides_in_a_marker(p: &mut Parties) {
     let hash = hash.as_str().unwrap().to_owned();
     let contract = p.deployed(&hash, &BTreeSet::from([0, 1]));
     p.track(contract.clone());
-    assert_eq!(
-        contract.address,
-        lowercase(wallet.address().create(0))
-    );
+    assert_eq!(contract.address, lowercase(wallet.address().create(0)));
     for i in [0, 1] {
         assert_eq!(p.number(i, &contract.address), Some(42));
         let inner = p.patiently(i, "eth_getPrivateTransactionByHash", json!([hash]));
@@ -284,11 +278,15 @@ fn a_raw_transaction_is_taken_once(p: &mut Parties) {
 
 fn quorums_form_is_refused_where_public_transactions_are_taken(p: &mut Parties) {
     let wallet = Wallet::named("a client with the wrong call");
-    let stored = store_raw(p, 0, &word(1));
-    let raw = wallet.quorum(0, Some(p.account(0)), &stored);
-    let error = p.c.rpc_error(0, "eth_sendRawTransaction", json!([raw]));
-    let said = error["message"].as_str().unwrap();
-    assert!(said.contains("eth_sendRawPrivateTransaction"), "{said}");
+    // A payload that this node has not sent would be nothing to anyone.
+    let elsewhere = store_raw(p, 2, &word(1));
+    let nowhere = format!("0x{}", "21".repeat(64));
+    for payload in [elsewhere, nowhere] {
+        let raw = wallet.quorum(0, Some(p.account(0)), &payload);
+        let error = p.c.rpc_error(0, "eth_sendRawTransaction", json!([raw]));
+        let said = error["message"].as_str().unwrap();
+        assert!(said.contains("eth_sendRawPrivateTransaction"), "{said}");
+    }
 }
 
 fn a_public_transaction_is_refused_where_private_ones_are_taken(p: &mut Parties) {

@@ -346,7 +346,8 @@ fn a_payload_that_the_sender_never_delivered_is_waited_for_until_the_sender_is_b
         let named = waiting["payload"] == p.payload_hash(&hash).as_str();
         (named && waiting["reason"].as_str()?.contains(p.key(0))).then_some(())
     });
-    let error = p.c.rpc_error(3, "eth_call", json!([{ "to": contract.address }, "latest"]));
+    let error =
+        p.c.rpc_error(3, "eth_call", json!([{ "to": contract.address }, "latest"]));
     assert_eq!(error["code"], -32014, "{error}");
     p.c.start(0);
     p.wait_ready();
@@ -388,8 +389,8 @@ fn everything_stopped_and_started_again_is_as_it_was() {
             p.c.start(i);
         }
         p.wait_ready();
-        for i in 0..4 {
-            assert_eq!(roots(p, i, &heights), before[i], "node {i}");
+        for (i, before) in before.iter().enumerate() {
+            assert_eq!(roots(p, i, &heights), *before, "node {i}");
         }
         assert_eq!(before[0], before[1]);
         assert_ne!(before[0], before[3]);

@@ -63,9 +63,9 @@ async fn extend(node: Arc<Node>, mut args: Args) -> Result<Json, RpcError> {
     let newcomer_account = args.required("recipientAddr")?;
     let (request, arguments) = transaction(&mut args)?;
     args.end()?;
-    let newcomer: PublicKey = newcomer
-        .parse()
-        .map_err(|e| RpcError::argument("newRecipientPtmPublicKey", format!("{newcomer:?}: {e}")))?;
+    let newcomer: PublicKey = newcomer.parse().map_err(|e| {
+        RpcError::argument("newRecipientPtmPublicKey", format!("{newcomer:?}: {e}"))
+    })?;
     let action = ExtensionAction::Offer {
         contract,
         newcomer,

@@ -38,7 +38,8 @@ use super::PrivateFields;
 use crate::error::VALUE_REFUSED;
 use crate::node::Node;
 use crate::privacy::{
-    Distributed, ExtensionAction, ExtensionSend, PayloadView, PrivateArguments, PrivateSend, StoredSend, TransactionParts,
+    Distributed, ExtensionAction, ExtensionSend, PayloadView, PrivateArguments, PrivateSend,
+    StoredSend, TransactionParts,
 };
 use crate::waiters::Included;
 use crate::{PrivacyError, RpcError};
@@ -430,6 +431,27 @@ fn quorum_form(raw: &[u8]) -> Result<(Transaction, PayloadHash), RpcError> {
     let hash = check_quorum_form(legacy.tx()).map_err(InvalidTransaction::from)?;
     let hash = PayloadHash::from_bytes(hash);
     Ok((tx, hash))
+}
+
+/// Whether a transaction in Quorum's form may be sent as if it were public, as Tessera's users do after `/send`: only if this node has
+/// sent its payload. That of anybody else would be nothing to anyone, for ever.
+pub(crate) async fn check_sent(node: &Node, raw: &[u8]) -> Result<(), RpcError> {
+    let Some(privacy) = &node.ctx.privacy else {
+        return Err(RpcError::PrivateForm);
+    };
+    let (_, hash) = quorum_form(raw)?;
+    match privacy.payload(hash).await? {
+        // One that was only stored is known to nobody else: its recipients are still to be named.
+        PayloadView::Party(payload)
+            if payload.we_sent && payload.parties.len() > payload.managed_parties.len() =>
+        {
+            Ok(())
+        }
+        PayloadView::Party(_)
+        | PayloadView::NotAParty
+        | PayloadView::Erased(_)
+        | PayloadView::Missing => Err(RpcError::PrivateForm),
+    }
 }
 
 async fn send_raw(node: Arc<Node>, mut args: Args) -> Result<Json, RpcError> {
