@@ -215,9 +215,17 @@ impl SealedBlock {
                 expected: FORMAT_VERSION,
             });
         }
-        decode_fields(&mut rest).map_err(|e| BlockDecodeError::Malformed {
+        let block = decode_fields(&mut rest).map_err(|e| BlockDecodeError::Malformed {
             reason: e.to_string(),
-        })
+        })?;
+        // The decoder below overlooks wrong lengths around typed transactions, and a list of withdrawals that does not go
+        // with the header. One comparison instead of a check for each.
+        if *block.encode() != *bytes {
+            return Err(BlockDecodeError::Malformed {
+                reason: "it is not in its one form".to_owned(),
+            });
+        }
+        Ok(block)
     }
 }
 
@@ -234,16 +242,9 @@ fn decode_fields(input: &mut &[u8]) -> alloy_rlp::Result<SealedBlock> {
     if !fields.is_empty() {
         return Err(alloy_rlp::Error::UnexpectedLength);
     }
-    let withdrawals = block.body.withdrawals.as_ref();
-    if !block.body.ommers.is_empty() || withdrawals.is_some_and(|w| !w.is_empty()) {
+    if !block.body.ommers.is_empty() || block.body.withdrawals.is_some_and(|w| !w.is_empty()) {
         return Err(alloy_rlp::Error::Custom(
             "ommers and withdrawals are not allowed",
-        ));
-    }
-    // Otherwise one block would have two encodings.
-    if withdrawals.is_some() != block.header.withdrawals_root.is_some() {
-        return Err(alloy_rlp::Error::Custom(
-            "the list of withdrawals does not go with the header",
         ));
     }
     let hash = block.header.hash_slow();

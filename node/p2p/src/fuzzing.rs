@@ -3,8 +3,10 @@
 //! Each function answers whether the bytes were taken, and panics if a promise of the decoder is broken. Each has a
 //! companion that makes bytes to begin with.
 
+use std::sync::OnceLock;
+
 use bytes::{Bytes, BytesMut};
-use libp2p::PeerId;
+use libp2p::{PeerId, identity::secp256k1};
 
 use crate::{
     address::DialAddress,
@@ -27,11 +29,15 @@ const OURS: Hello = Hello {
     log_id: [5; 16],
 };
 
-/// A member's key and peer id. The secret is a valid one.
-fn member() -> Option<(libp2p::identity::secp256k1::Keypair, PeerId)> {
-    let pair = members::keypair(&[3; 32]).ok()?;
-    let peer = members::peer_id(&pair.public().to_bytes()).ok()?;
-    Some((pair, peer))
+/// A member's key and peer id. Made once: they cost more than all that is tried here.
+fn member() -> Option<&'static (secp256k1::Keypair, PeerId)> {
+    static MEMBER: OnceLock<Option<(secp256k1::Keypair, PeerId)>> = OnceLock::new();
+    let make = || {
+        let pair = members::keypair(&[3; 32]).ok()?;
+        let peer = members::peer_id(&pair.public().to_bytes()).ok()?;
+        Some((pair, peer))
+    };
+    MEMBER.get_or_init(make).as_ref()
 }
 
 /// The frames of a stream that arrives in pieces of `piece` bytes, none longer than `max`.
@@ -91,7 +97,7 @@ pub fn handshake(bytes: &[u8]) -> bool {
             Err(_reason) => false,
         },
         Ok(Ok(Frame::Application(body))) => match member() {
-            Some((_pair, peer)) => Application::read(peer, &body, &OURS).is_ok(),
+            Some((_pair, peer)) => Application::read(*peer, &body, &OURS).is_ok(),
             None => false,
         },
         Ok(Ok(Frame::Verdict(_code))) => true,
@@ -187,13 +193,13 @@ pub fn announcement(bytes: &[u8]) -> bool {
     let record = Bytes::copy_from_slice(bytes);
     let key = pair.public().to_bytes();
     let read = Announcement::read(&record, &GENESIS, |id| {
-        (id == RAFT_ID).then_some((key, peer))
+        (id == RAFT_ID).then_some((key, *peer))
     });
     read.is_ok_and(|read| {
         assert_eq!(read.bytes, record);
         // Our signatures are deterministic and their encoding is unique: nobody without the key makes another one.
         let signed =
-            Announcement::sign(&pair, &GENESIS, read.raft_id, read.sequence, read.addresses);
+            Announcement::sign(pair, &GENESIS, read.raft_id, read.sequence, read.addresses);
         assert_eq!(signed.bytes, record, "a forged announcement was believed");
         true
     })
@@ -206,12 +212,12 @@ pub fn announcement_seeds() -> Vec<Vec<u8>> {
         return Vec::new();
     };
     let texts = ["10.0.0.7:30303".to_owned(), "node-2:9".to_owned()];
-    let Ok(addresses) = addresses_of(&texts, &peer) else {
+    let Ok(addresses) = addresses_of(&texts, peer) else {
         return Vec::new();
     };
     [7, u64::MAX]
         .map(|sequence| {
-            Announcement::sign(&pair, &GENESIS, RAFT_ID, sequence, addresses.clone())
+            Announcement::sign(pair, &GENESIS, RAFT_ID, sequence, addresses.clone())
                 .bytes
                 .to_vec()
         })
@@ -224,8 +230,8 @@ pub fn address(bytes: &[u8]) -> bool {
     let (Ok(text), Some((_pair, peer))) = (std::str::from_utf8(bytes), member()) else {
         return false;
     };
-    DialAddress::parse(text, &peer).is_ok_and(|address| {
-        let again = DialAddress::parse(&address.to_string(), &peer);
+    DialAddress::parse(text, peer).is_ok_and(|address| {
+        let again = DialAddress::parse(&address.to_string(), peer);
         assert_eq!(
             again.as_ref(),
             Ok(&address),

@@ -266,6 +266,9 @@ impl Body {
                     (reader.u64().ok_or(short)?, reader.u64().ok_or(short)?);
                 let (snapshot_index, snapshot_term) =
                     (reader.u64().ok_or(short)?, reader.u64().ok_or(short)?);
+                if cut_index > snapshot_index {
+                    return Err("entries are cut off that no manifest stands for");
+                }
                 let reset = reader.u32().ok_or(short)? & FLAG_RESET != 0;
                 let conf_bytes = reader.u32().ok_or(short)? as usize;
                 let conf_state = ConfState::decode(reader.take(conf_bytes).ok_or(short)?)

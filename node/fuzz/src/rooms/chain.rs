@@ -58,9 +58,28 @@ fn block(bytes: &[u8]) -> bool {
 
 fn block_seeds() -> Vec<Vec<u8>> {
     let blocks = figures::blocks(3);
-    let unlisted = blocks.first().map(|block| unlisted(&block.block));
+    let refused = blocks
+        .first()
+        .map(|block| [unlisted(&block.block), mislabelled(&block.block)]);
     let blocks = blocks.iter().map(|b| b.block.encode().to_vec());
-    blocks.chain(unlisted).collect()
+    blocks.chain(refused.into_iter().flatten()).collect()
+}
+
+/// A block with a typed transaction whose string says two bytes more than it has. It was once taken.
+fn mislabelled(block: &SealedBlock) -> Vec<u8> {
+    let mut bytes = block.encode().to_vec();
+    let typed = block.transactions().iter().find(|tx| !tx.is_legacy());
+    let typed = typed.map(|tx| tx.encoded_2718()).unwrap_or_default();
+    let at = bytes
+        .windows(typed.len().max(1))
+        .position(|window| window == typed);
+    if let Some(length) = at
+        .and_then(|at| at.checked_sub(1))
+        .and_then(|at| bytes.get_mut(at))
+    {
+        *length = length.wrapping_add(2);
+    }
+    bytes
 }
 
 /// A block whose header announces a list of withdrawals that is not there. It was once taken.

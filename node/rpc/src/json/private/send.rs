@@ -439,7 +439,10 @@ pub(crate) async fn check_sent(node: &Node, raw: &[u8]) -> Result<(), RpcError> 
     let Some(privacy) = &node.ctx.privacy else {
         return Err(RpcError::PrivateForm);
     };
-    let (_, hash) = quorum_form(raw)?;
+    // Most likely signed for another chain: Ethereum's chain id 1 gives the same v.
+    let Ok((_, hash)) = quorum_form(raw) else {
+        return Err(RpcError::PrivateForm);
+    };
     match privacy.payload(hash).await? {
         // One that was only stored is known to nobody else: its recipients are still to be named.
         PayloadView::Party(payload)
