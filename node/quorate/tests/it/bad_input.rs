@@ -20,7 +20,7 @@ fn transactions_that_cannot_be_are_refused_with_a_reason() {
     assert!(refused(json!(["0x01"])).contains("decode"));
     // EIP-155's own example: signed for chain id 1, which has the v of a private transaction.
     let eip155 = "0xf86c098504a817c800825208943535353535353535353535353535353535353535880de0b6b3a76400008025a028ef61340bd939bc2195fe537567866003e1a15d3c71ff63e1590620aa636276a067cbe9d8997f761aecb703304b3800ccf555c9f3dc64214b297fb1966a3b6d83";
-    assert!(refused(json!([eip155])).contains("private transaction (v 37 or 38)"));
+    assert!(refused(json!([eip155])).contains("chain id 1, this chain is 1337"));
     let too_rich = json!([{ "from": ALICE, "to": BOB, "value": format!("0x{}", "f".repeat(60)), "gas": "0x5208" }]);
     let error = c.rpc_error(0, "eth_sendTransaction", too_rich);
     assert!(

@@ -70,20 +70,24 @@ impl Consortium {
 
     /// Writes the files only.
     pub fn prepared(nodes: usize) -> Self {
+        Self::laid_out(nodes, &["--no-privacy"])
+    }
+
+    /// The same, with an enclave key for each node and private transactions switched on.
+    pub fn prepared_private(nodes: usize) -> Self {
+        Self::laid_out(nodes, &[])
+    }
+
+    fn laid_out(nodes: usize, more: &[&str]) -> Self {
         let dir = TempDir::new().unwrap();
         let base = free_base_port();
         let out = dir.path().join("net");
-        let output = quorate(&[
-            "network",
-            "new",
-            "--nodes",
-            &nodes.to_string(),
-            "--out",
-            out.to_str().unwrap(),
-            "--dev-accounts",
-            "--base-port",
-            &base.to_string(),
-        ]);
+        let (nodes_text, base_text) = (nodes.to_string(), base.to_string());
+        let mut arguments = vec!["network", "new", "--nodes", &nodes_text];
+        arguments.extend(["--out", out.to_str().unwrap(), "--dev-accounts"]);
+        arguments.extend(["--base-port", &base_text]);
+        arguments.extend(more);
+        let output = quorate(&arguments);
         assert!(
             output.status.success(),
             "{}",

@@ -114,7 +114,7 @@ impl Parties {
 
     /// Writes the files only.
     pub fn prepared(form: Form, settings: &[&str]) -> Self {
-        let mut c = Consortium::prepared(4);
+        let mut c = Consortium::prepared_private(4);
         let form_setting = match form {
             Form::Marker => "privacy.public_form=marker",
             Form::Quorum => "privacy.public_form=quorum",

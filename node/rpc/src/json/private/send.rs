@@ -436,11 +436,13 @@ fn quorum_form(raw: &[u8]) -> Result<(Transaction, PayloadHash), RpcError> {
 /// Whether a transaction in Quorum's form may be sent as if it were public, as Tessera's users do after `/send`: only if this node has
 /// sent its payload. That of anybody else would be nothing to anyone, for ever.
 pub(crate) async fn check_sent(node: &Node, raw: &[u8]) -> Result<(), RpcError> {
-    let Some(privacy) = &node.ctx.privacy else {
-        return Err(RpcError::PrivateForm);
-    };
-    // Most likely signed for another chain: Ethereum's chain id 1 gives the same v.
+    // What cannot be private was signed for Ethereum's main network: chain id 1 gives the same v.
     let Ok((_, hash)) = quorum_form(raw) else {
+        let expected = node.ledger().spec().chain_id();
+        let got = Some(1);
+        return Err(AdmitError::Rules(InvalidTransaction::WrongChainId { got, expected }).into());
+    };
+    let Some(privacy) = &node.ctx.privacy else {
         return Err(RpcError::PrivateForm);
     };
     match privacy.payload(hash).await? {
