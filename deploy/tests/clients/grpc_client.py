@@ -4,6 +4,7 @@ grpc_client.py --proto PROTO_DIR --grpc HOST:PORT --grpc HOST:PORT … [--accoun
 """
 
 import argparse
+import glob
 import importlib
 import os
 import re
@@ -29,8 +30,7 @@ def stubs(proto):
     """Generates and imports the client code, as any user of the .proto would."""
     out = tempfile.TemporaryDirectory()
     failed = protoc.main(["protoc", f"-I{proto}", f"--python_out={out.name}", f"--grpc_python_out={out.name}",
-                          os.path.join(proto, "quorate", "v1", "ledger.proto"),
-                          os.path.join(proto, "quorate", "v1", "log.proto")])
+                          *sorted(glob.glob(os.path.join(proto, "quorate", "v1", "*.proto")))])
     if failed:
         sys.exit("the .proto does not compile")
     sys.path.insert(0, out.name)
