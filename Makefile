@@ -38,7 +38,6 @@ test: protoc ## Run all tests (clients and containers are tested where their too
 	else \
 	  $(CARGO) test --workspace --locked; \
 	fi
-	$(CARGO) test --locked -p raft-adapter-sim --features planted-bugs --test planted
 
 .PHONY: sim
 sim: protoc ## Search for faults in ordering by simulation (SEEDS=10000 FIRST=0); one line replays a seed that fails
