@@ -32,7 +32,7 @@ use crate::membership::{self, ChainIdentity, MembershipService, NodeSigner};
 use crate::monitor::{self, Monitor};
 use crate::network::{self, RaftTransport};
 use crate::privacy::{Privacy, PrivacyService, Surroundings};
-use crate::seat::Identity;
+use crate::seat::{Identity, Removal};
 use crate::snapshots::{SnapshotMemory, Snapshots};
 use crate::stores::{self, Stores};
 use crate::tasks::Tasks;
@@ -266,6 +266,14 @@ impl Node {
         // The whitelist of the first handshakes.
         let log = raft_adapter::inspect(&log_dir, raft_settings.clone())
             .map_err(|e| ordering(anyhow!("ordering: {e}")))?;
+        if log.table.removed.contains_key(&RaftId(raft_id)) {
+            // It stopped on another member's word before it had noted what its own log says.
+            let removal = Removal::by_own_log(raft_id);
+            removal
+                .save(&config.node.data_dir)
+                .map_err(Ended::with(Exit::DataFolder))?;
+            return Err(removal.ended());
+        }
         let members = membership::members_at_start(&log.table, identity.seat.as_ref())
             .map_err(|e| ordering(anyhow!("member table of the log: {e}")))?;
         let (network, events) = start_network(

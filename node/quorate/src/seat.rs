@@ -66,14 +66,7 @@ impl Identity {
         if let Some(removal) = Removal::load(data_dir).map_err(Ended::with(Exit::DataFolder))?
             && removal.raft_id == member.raft_id
         {
-            return Err(Ended {
-                exit: Exit::Removed,
-                error: anyhow!(
-                    "member {} was removed from the consortium ({}); a new member begins in a new data folder",
-                    removal.raft_id,
-                    removal.learnt
-                ),
-            });
+            return Err(removal.ended());
         }
         Ok(Self {
             key,
@@ -142,6 +135,26 @@ pub struct Removal {
 }
 
 impl Removal {
+    /// What the node's own ordering log says.
+    pub fn by_own_log(raft_id: u64) -> Self {
+        Self {
+            raft_id,
+            learnt: "its own log says so".into(),
+        }
+    }
+
+    /// What ends a start of a node that was removed.
+    pub fn ended(&self) -> Ended {
+        Ended {
+            exit: Exit::Removed,
+            error: anyhow!(
+                "member {} was removed from the consortium ({}); a new member begins in a new data folder",
+                self.raft_id,
+                self.learnt
+            ),
+        }
+    }
+
     /// What an earlier run learnt.
     ///
     /// # Errors

@@ -122,10 +122,7 @@ impl Follow {
                 (Arc::clone(&status.table), status.removed)
             };
             if removed {
-                let removal = Removal {
-                    raft_id: self.raft_id,
-                    learnt: "its own log says so".into(),
-                };
+                let removal = Removal::by_own_log(self.raft_id);
                 if let Err(e) = removal.save(&self.data_dir) {
                     tracing::error!(error = %e, "the removal could not be noted");
                 }

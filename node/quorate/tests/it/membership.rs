@@ -83,6 +83,14 @@ fn removing_the_leader_hands_over_first_and_the_removed_member_stays_out() {
     c.start(leader);
     assert_eq!(c.exit_code(leader), Some(15));
     assert!(c.log(leader).contains("was removed from the consortium"));
+    // Also when it stopped before it could note what its own log says.
+    let noted = c.node_dir(leader).join("data/removed.json");
+    if noted.exists() {
+        std::fs::remove_file(&noted).expect("the note of the removal");
+    }
+    c.start(leader);
+    assert_eq!(c.exit_code(leader), Some(15));
+    assert!(!c.log(leader).contains("not among them"));
     let hash = c.transfer(rest[0], CAROL, BOB);
     c.receipt(rest[1], &hash);
     let report = load.end();
