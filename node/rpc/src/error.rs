@@ -214,6 +214,15 @@ impl Outward {
             data: None,
         }
     }
+
+    /// With the word that programs match on, and whether the same request may succeed later.
+    fn with_reason(self, reason: &'static str, retryable: bool) -> Self {
+        let data = serde_json::json!({ "reason": reason, "retryable": retryable });
+        Self {
+            data: Some(data),
+            ..self
+        }
+    }
 }
 
 /// Malformed or out of range.
@@ -275,10 +284,14 @@ impl RpcError {
             Self::PrivateForm => new(REFUSED, Code::InvalidArgument),
             Self::NotALearner { .. } => new(REFUSED, Code::FailedPrecondition),
             Self::UnknownNode { .. } => new(NOT_FOUND, Code::NotFound),
-            Self::TransferTimeout => new(UNAVAILABLE, Code::DeadlineExceeded),
-            Self::Limit { .. } | Self::Busy { .. } => new(LIMIT, Code::ResourceExhausted),
+            Self::TransferTimeout => {
+                new(UNAVAILABLE, Code::DeadlineExceeded).with_reason("handover", true)
+            }
+            Self::Limit { .. } => new(LIMIT, Code::ResourceExhausted).with_reason("limit", false),
+            Self::Busy { .. } => new(LIMIT, Code::ResourceExhausted).with_reason("busy", true),
             Self::NoNotifications => new(UNSUPPORTED, Code::Unimplemented),
-            Self::NoLeader | Self::Stopping => new(UNAVAILABLE, Code::Unavailable),
+            Self::NoLeader => new(UNAVAILABLE, Code::Unavailable).with_reason("noLeader", true),
+            Self::Stopping => new(UNAVAILABLE, Code::Unavailable).with_reason("stopping", true),
             Self::WaitTimeout { hash, .. } => Outward {
                 data: Some(hash.to_string().into()),
                 ..new(WAIT_TIMEOUT, Code::DeadlineExceeded)
@@ -334,7 +347,9 @@ fn admit(error: &AdmitError) -> Outward {
                 new(1001, Code::InvalidArgument)
             }
         },
-        AdmitError::TooLarge { .. } => new(LIMIT, Code::ResourceExhausted),
+        AdmitError::TooLarge { .. } => {
+            new(LIMIT, Code::ResourceExhausted).with_reason("tooLarge", false)
+        }
         AdmitError::WrongChainId { .. } => new(REFUSED, Code::InvalidArgument),
         AdmitError::Rules(error) => invalid(error),
         AdmitError::GasLimitTooHigh { .. } => new(803, Code::FailedPrecondition),

@@ -84,6 +84,8 @@ fn data(error: &PrivacyError) -> Option<Value> {
         PrivacyError::UnknownKey { key } => ("unknownKey", json!({ "key": key })),
         PrivacyError::Halted { .. } => ("halted", json!({})),
         PrivacyError::Enclave { .. } => ("enclave", json!({})),
+        PrivacyError::Busy { .. } => ("busy", json!({})),
+        PrivacyError::Stopping => ("stopping", json!({})),
         PrivacyError::Off => ("off", json!({})),
         PrivacyError::Argument { .. }
         | PrivacyError::NotOurKey { .. }
@@ -92,8 +94,6 @@ fn data(error: &PrivacyError) -> Option<Value> {
         | PrivacyError::UnknownPayload { .. }
         | PrivacyError::Refused { .. }
         | PrivacyError::Reverted { .. }
-        | PrivacyError::Busy { .. }
-        | PrivacyError::Stopping
         | PrivacyError::Internal { .. } => return None,
     };
     if let Some(fields) = data.as_object_mut() {

@@ -82,7 +82,7 @@ fn refusals_of_the_pool_keep_codes_and_texts() {
             -32602 InvalidArgument: transaction is followed by 2 superfluous bytes
             1001 InvalidArgument: signature s is above half of the curve order (EIP-2)
             1001 InvalidArgument: signature is invalid: no sender can be recovered
-            -32005 ResourceExhausted: transaction has 2 bytes, at most 1 are allowed
+            -32005 ResourceExhausted: transaction has 2 bytes, at most 1 are allowed | {{\"reason\":\"tooLarge\",\"retryable\":false}}
             -32000 InvalidArgument: transaction is signed for chain id 1, this chain is 2
             800 FailedPrecondition: intrinsic gas too low: gas limit 1, required 2
             803 FailedPrecondition: gas limit 2 exceeds the block gas limit 1
@@ -274,11 +274,11 @@ fn everything_else_keeps_codes_and_texts() {
             -32001 NotFound: unknown block
             4444 OutOfRange: state at height 1 has no trie any more, the head moved on without it
             -32602 InvalidArgument: invalid argument stateOverrides: override of 0x0000000000000000000000000000000000000000: state and stateDiff exclude each other
-            -32005 ResourceExhausted: filters: at most 1 at the same time
-            -32005 ResourceExhausted: node is busy: too many calls; try again later
+            -32005 ResourceExhausted: filters: at most 1 at the same time | {{\"reason\":\"limit\",\"retryable\":false}}
+            -32005 ResourceExhausted: node is busy: too many calls; try again later | {{\"reason\":\"busy\",\"retryable\":true}}
             -32601 Unimplemented: notifications not supported, use WebSocket
-            -32002 Unavailable: no leader is currently elected
-            -32002 Unavailable: node is shutting down
+            -32002 Unavailable: no leader is currently elected | {{\"reason\":\"noLeader\",\"retryable\":true}}
+            -32002 Unavailable: node is shutting down | {{\"reason\":\"stopping\",\"retryable\":true}}
             4 DeadlineExceeded: transaction {ZERO_HASH} was accepted and is not in a block after 5 ms | {ZERO_HASH}
             -32000 FailedPrecondition: transaction {ZERO_HASH} was replaced by {ZERO_HASH}
             -32000 FailedPrecondition: transaction {ZERO_HASH} waited too long and left the pool
@@ -361,7 +361,7 @@ fn refusals_of_membership_changes_keep_codes_texts_and_details() {
         -32000 FailedPrecondition: refused to protect the quorum: 2 voters would be needed and 1 are reachable and caught up; force it only if you know better; a new voter counts only when it has caught up: add it with raft_addLearner, and when it follows use raft_promoteToPeer | {"needed":2,"reachable":1,"reason":"quorumAtRisk","retryable":false,"unreachable":[]}
         -32000 FailedPrecondition: 7 is not a learner. only learner can be promoted to peer
         -32001 NotFound: node not found in the cluster: x
-        -32002 DeadlineExceeded: leadership was not handed over in time; the leader may be the same as before
+        -32002 DeadlineExceeded: leadership was not handed over in time; the leader may be the same as before | {"reason":"handover","retryable":true}
         "#,
     );
 }
@@ -475,8 +475,8 @@ fn refusals_of_private_transactions_keep_codes_texts_and_data() {
             4444 OutOfRange: private state of block 1 is not on this node: it begins at block 4 | {{"block":1,"reason":"beforeStart","retryable":false,"startsAt":4}}
             -32014 FailedPrecondition: private execution has halted: r | {{"reason":"halted","retryable":false}}
             -32002 Unavailable: enclave: r | {{"reason":"enclave","retryable":true}}
-            -32005 ResourceExhausted: node is busy: w; try again later
-            -32002 Unavailable: node is shutting down
+            -32005 ResourceExhausted: node is busy: w; try again later | {{"reason":"busy","retryable":true}}
+            -32002 Unavailable: node is shutting down | {{"reason":"stopping","retryable":true}}
             -32603 Internal: internal error
             -32000 InvalidArgument: this is a private transaction (v 37 or 38): send it with eth_sendRawPrivateTransaction and its privateFor
             -32001 NotFound: there is no private contract {contract} on this node

@@ -873,8 +873,7 @@ fn outcome_value(mut answer: Value) -> Result<Value, Value> {
 
 /// True if the node says that the same may succeed later.
 pub fn is_retryable(error: &Value) -> bool {
-    // -32005: the node is busy, or not yet where the others are.
-    error["data"]["retryable"] == true || error["code"] == -32005
+    error["data"]["retryable"] == true
 }
 
 /// Puts fields over those that are there.
