@@ -47,6 +47,8 @@ const VERSION: u32 = 2;
 const OLDEST_VERSION: u32 = 1;
 const ALIGNMENT: usize = 8;
 const FLAG_RESET: u32 = 1;
+/// Above this, adding to an index or a term could overflow.
+const NUMBER_MAX: u64 = u64::MAX / 4;
 
 /// What a file says about itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -219,9 +221,18 @@ impl Body {
     fn read(kind: u8, body: &[u8]) -> Result<Self, &'static str> {
         let short = "body is too short";
         let mut reader = Reader(body);
+        // Indexes and terms are counted on from.
+        let number = |reader: &mut Reader<'_>| match reader.u64() {
+            Some(number) if number <= NUMBER_MAX => Ok(number),
+            Some(_) => Err("a number is out of range"),
+            None => Err(short),
+        };
         Ok(match kind {
             KIND_ENTRY => {
-                let (index, term) = (reader.u64().ok_or(short)?, reader.u64().ok_or(short)?);
+                let (index, term) = (number(&mut reader)?, number(&mut reader)?);
+                if index == 0 {
+                    return Err("an entry has index 0");
+                }
                 let entry_type = reader.u32().ok_or(short)? as i32;
                 let context_bytes = reader.u32().ok_or(short)? as usize;
                 let context = reader.take(context_bytes).ok_or(short)?.to_vec();
@@ -239,17 +250,17 @@ impl Body {
                 })
             }
             KIND_HARD_STATE => Self::HardState(HardState {
-                term: reader.u64().ok_or(short)?,
+                term: number(&mut reader)?,
                 vote: reader.u64().ok_or(short)?,
-                commit: reader.u64().ok_or(short)?,
+                commit: number(&mut reader)?,
             }),
             KIND_BARE_MEMBERSHIP => Self::Membership {
-                index: reader.u64().ok_or(short)?,
+                index: number(&mut reader)?,
                 conf_state: ConfState::decode(reader.0).map_err(|_| UNREADABLE)?,
                 table: None,
             },
             KIND_MEMBERSHIP => {
-                let index = reader.u64().ok_or(short)?;
+                let index = number(&mut reader)?;
                 let conf_bytes = reader.u32().ok_or(short)? as usize;
                 let conf_state = ConfState::decode(reader.take(conf_bytes).ok_or(short)?)
                     .map_err(|_| UNREADABLE)?;
@@ -260,12 +271,10 @@ impl Body {
                     table: Some(table),
                 }
             }
-            KIND_FLOOR => Self::Floor(reader.u64().ok_or(short)?),
+            KIND_FLOOR => Self::Floor(number(&mut reader)?),
             KIND_BARE_MARKER | KIND_MARKER => {
-                let (cut_index, cut_term) =
-                    (reader.u64().ok_or(short)?, reader.u64().ok_or(short)?);
-                let (snapshot_index, snapshot_term) =
-                    (reader.u64().ok_or(short)?, reader.u64().ok_or(short)?);
+                let (cut_index, cut_term) = (number(&mut reader)?, number(&mut reader)?);
+                let (snapshot_index, snapshot_term) = (number(&mut reader)?, number(&mut reader)?);
                 if cut_index > snapshot_index {
                     return Err("entries are cut off that no manifest stands for");
                 }

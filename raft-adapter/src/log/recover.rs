@@ -113,11 +113,18 @@ fn check_complete(contents: &Contents) -> Result<(), Damage> {
         let (from, to) = (LogIndex(contents.first_index()), LogIndex(first - 1));
         return Err(Damage::MissingEntries { from, to });
     }
-    let (last, commit) = (contents.last_index(), contents.hard_state.commit);
-    if commit > last {
+    // A membership is in force, and a manifest is made, only of what is committed.
+    let (membership_since, _) = contents.membership();
+    let committed = contents
+        .hard_state
+        .commit
+        .max(membership_since)
+        .max(contents.marker().snapshot_index);
+    let last = contents.last_index();
+    if committed > last {
         return Err(Damage::MissingEntries {
             from: LogIndex(last + 1),
-            to: LogIndex(commit),
+            to: LogIndex(committed),
         });
     }
     Ok(())
@@ -246,5 +253,126 @@ impl Replay<'_> {
             "cutting off the end of the raft log: it was being written when the process or machine stopped"
         );
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use raft::eraftpb::{ConfState, Entry, HardState};
+
+    use super::*;
+    use crate::{
+        config::Config,
+        log::{Log, fake_disk::FakeDisk, record::Marker},
+    };
+
+    const MEMBER: RaftId = RaftId(1);
+
+    /// Why a log of one file with these records is refused; their sums are right.
+    fn refused(bodies: &[Body]) -> OpenError {
+        let header = SegmentHeader {
+            segment: 1,
+            first_sequence: 1,
+            owner: MEMBER.0,
+            salt: 9,
+        };
+        let mut file = header.encode();
+        for (sequence, body) in (1..).zip(bodies) {
+            record::encode(body, sequence, 1, 9, &mut file);
+        }
+        let disk = FakeDisk::new();
+        let size = file.len() as u64;
+        disk.create(SegmentNumber(1), &file, size).unwrap();
+        let config = Config::new(MEMBER, vec![RaftId(1), RaftId(2), RaftId(3)]);
+        Log::open(&config, Arc::new(disk)).unwrap_err()
+    }
+
+    fn three() -> ConfState {
+        ConfState {
+            voters: vec![1, 2, 3],
+            ..ConfState::default()
+        }
+    }
+
+    fn entry(index: u64) -> Body {
+        Body::Entry(Entry {
+            index,
+            term: 1,
+            ..Entry::default()
+        })
+    }
+
+    fn missing(from: u64, to: u64) -> Damage {
+        let (from, to) = (LogIndex(from), LogIndex(to));
+        Damage::MissingEntries { from, to }
+    }
+
+    #[test]
+    fn a_log_that_ends_before_its_membership_or_its_manifest_is_damaged() {
+        let membership = Body::Membership {
+            index: 5,
+            conf_state: three(),
+            table: None,
+        };
+        let error = refused(&[entry(1), entry(2), membership]);
+        assert!(
+            matches!(&error, OpenError::Damaged(damage) if *damage == missing(3, 5)),
+            "{error}"
+        );
+        let manifest = Body::Marker(Marker {
+            snapshot_index: 4,
+            snapshot_term: 1,
+            conf_state: three(),
+            ..Marker::default()
+        });
+        let error = refused(&[entry(1), entry(2), manifest]);
+        assert!(
+            matches!(&error, OpenError::Damaged(damage) if *damage == missing(3, 4)),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn numbers_that_cannot_be_counted_on_from_are_damage() {
+        let marker = |marker: Marker| {
+            Body::Marker(Marker {
+                conf_state: three(),
+                ..marker
+            })
+        };
+        let hard_state = |term, commit| HardState {
+            term,
+            vote: 1,
+            commit,
+        };
+        for body in [
+            entry(u64::MAX),
+            entry(0),
+            Body::HardState(hard_state(1, u64::MAX)),
+            Body::HardState(hard_state(u64::MAX, 0)),
+            Body::Floor(u64::MAX),
+            Body::Membership {
+                index: u64::MAX,
+                conf_state: three(),
+                table: None,
+            },
+            marker(Marker {
+                snapshot_index: u64::MAX,
+                ..Marker::default()
+            }),
+            marker(Marker {
+                cut_index: u64::MAX,
+                snapshot_index: u64::MAX,
+                ..Marker::default()
+            }),
+        ] {
+            let error = refused(std::slice::from_ref(&body));
+            assert!(
+                matches!(error, OpenError::Damaged(Damage::Content { .. })),
+                "{body:?}: {error}"
+            );
+        }
     }
 }
