@@ -365,3 +365,90 @@ fn a_privacy_status_keeps_its_field_numbers() {
             .replace(' ', "")
     );
 }
+
+#[test]
+fn the_steps_of_an_extension_keep_their_field_numbers() {
+    let transaction = v1::ExtensionTransaction {
+        from: vec![1].into(),
+        nonce: Some(0),
+        gas_price: vec![3].into(),
+        arguments: Some(v1::PrivateArguments::default()),
+        signed_elsewhere: true,
+        wait: true,
+    };
+    let transaction_text = "0a0101 1000 1a0103 2200 2801 3001".replace(' ', "");
+    assert_eq!(hex(&transaction.encode_to_vec()), transaction_text);
+    let offer = v1::OfferExtensionRequest {
+        contract: vec![1].into(),
+        newcomer: vec![2].into(),
+        newcomer_account: vec![3].into(),
+        transaction: Some(transaction.clone()),
+    };
+    assert_eq!(
+        hex(&offer.encode_to_vec()),
+        format!("0a01011201021a0103220e{transaction_text}")
+    );
+    let vote = v1::VoteOnExtensionRequest {
+        extension: vec![1].into(),
+        accept: true,
+        transaction: Some(transaction.clone()),
+    };
+    assert_eq!(
+        hex(&vote.encode_to_vec()),
+        format!("0a010110011a0e{transaction_text}")
+    );
+    let cancel = v1::CancelExtensionRequest {
+        extension: vec![1].into(),
+        transaction: Some(transaction),
+    };
+    assert_eq!(
+        hex(&cancel.encode_to_vec()),
+        format!("0a0101120e{transaction_text}")
+    );
+    let answer = v1::ExtensionStepResponse {
+        transaction_hash: vec![1].into(),
+        payload_hash: vec![2].into(),
+        pending: vec![vec![3].into()],
+        extension: vec![4].into(),
+        receipt: Some(v1::PrivateReceiptResponse::default()),
+        marker_data: vec![6].into(),
+    };
+    assert_eq!(
+        hex(&answer.encode_to_vec()),
+        "0a0101 120102 1a0103 220104 2a00 320106".replace(' ', "")
+    );
+}
+
+#[test]
+fn an_extension_keeps_its_field_numbers_and_states() {
+    use v1::contract_extension::State;
+    let extension = v1::ContractExtension {
+        extension: vec![1].into(),
+        contract: vec![2].into(),
+        newcomer: vec![3].into(),
+        newcomer_account: vec![4].into(),
+        initiator: vec![5].into(),
+        initiator_account: vec![6].into(),
+        parties: vec![vec![7].into()],
+        transaction_hash: vec![8].into(),
+        payload_hash: vec![9].into(),
+        offered_at: 10,
+        state: State::Done.into(),
+        ended_at: 12,
+    };
+    assert_eq!(
+        hex(&extension.encode_to_vec()),
+        "0a0101 120102 1a0103 220104 2a0105 320106 3a0107 420108 4a0109 500a 5802 600c"
+            .replace(' ', "")
+    );
+    let numbers = [
+        State::Unspecified,
+        State::Active,
+        State::Done,
+        State::Declined,
+        State::Cancelled,
+        State::Refused,
+    ]
+    .map(|state| state as i32);
+    assert_eq!(numbers, [0, 1, 2, 3, 4, 5]);
+}

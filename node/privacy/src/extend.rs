@@ -365,21 +365,11 @@ pub fn check_offer(
     }
     may_offer(initiator, newcomer, parties, &metadata)
         .map_err(|reason| OfferRefusal::Rule { reason })?;
-    for known in ledger.extensions_of(contract)? {
-        match known.state {
-            ExtensionState::Active => {
-                return rule(format!("contract {contract} is being extended already"));
-            }
-            ExtensionState::Done if known.newcomer == *newcomer => {
-                return rule(format!(
-                    "{newcomer} is a party of contract {contract} already"
-                ));
-            }
-            ExtensionState::Done
-            | ExtensionState::Declined
-            | ExtensionState::Cancelled
-            | ExtensionState::Refused => {}
-        }
+    // One that is done is no obstacle, even to the same newcomer: a party that could not vouch for the contract may have kept the newcomer
+    // from taking it, which nobody else sees. To one that has the contract it changes nothing.
+    let is_active = |known: &Extension| known.state == ExtensionState::Active;
+    if ledger.extensions_of(contract)?.iter().any(is_active) {
+        return rule(format!("contract {contract} is being extended already"));
     }
     Ok(metadata.creation_hash)
 }

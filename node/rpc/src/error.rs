@@ -169,6 +169,12 @@ pub enum RpcError {
         /// The address.
         address: Address,
     },
+    /// This node takes part in no extension with this address.
+    #[error("there is no extension {address} on this node")]
+    UnknownExtension {
+        /// The address.
+        address: Address,
+    },
     /// Quorum's private form came where public transactions are taken: nobody would have the payload.
     #[error(
         "this is a private transaction (v 37 or 38): send it with eth_sendRawPrivateTransaction and its privateFor"
@@ -273,6 +279,7 @@ impl RpcError {
             Self::UnknownBlock
             | Self::UnknownTransaction { .. }
             | Self::UnknownContract { .. }
+            | Self::UnknownExtension { .. }
             | Self::UnknownFilter => new(NOT_FOUND, Code::NotFound),
             Self::Pruned { .. } => new(PRUNED, Code::OutOfRange),
             Self::PrunedBelow { below, .. } => Outward {

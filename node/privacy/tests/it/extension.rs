@@ -286,7 +286,8 @@ async fn a_contract_has_one_extension_at_a_time_and_a_second_one_to_a_party_does
         &newcomer,
         &parties.into(),
     );
-    assert!(checked.unwrap_err().to_string().contains("already"));
+    // Nobody but the newcomer knows whether it took the contract: so it may be offered again.
+    checked.unwrap();
     let root = net.parties[NEWCOMER].root();
     let (third, offer) = offered(&mut net, contract);
     net.mine(vec![offer]).await;

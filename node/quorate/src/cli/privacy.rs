@@ -1,6 +1,7 @@
 //! `quorate privacy`: private transactions of a running node, over gRPC.
 
 mod ask;
+mod extension;
 mod group;
 mod names;
 mod show;
@@ -12,6 +13,7 @@ use quorate_proto::v1;
 use serde_json::{Value, json};
 
 use self::ask::{NodeArgs, Question};
+use self::extension::ExtensionCommand;
 use self::group::GroupCommand;
 use self::names::{AccountAddress, PayloadName, TransactionHash};
 use super::output;
@@ -30,7 +32,9 @@ Examples:
   quorate privacy payload 0x4f1e…
   quorate privacy resync --timeout 1h
   quorate privacy erase 0x4f1e… --note \"request 4711\"
-  quorate privacy group create --name clearing --member BULe… --member QfeD…";
+  quorate privacy group create --name clearing --member BULe… --member QfeD…
+  quorate privacy extension offer 0x5fbd… --newcomer QfeD… --newcomer-account 0x7099… --from 0xf39f…
+  quorate privacy extension accept 0xcf7e… --from 0x7099…";
 
 /// Private transactions of a running node.
 #[derive(Debug, Subcommand)]
@@ -59,6 +63,9 @@ pub enum PrivacyCommand {
     /// Privacy groups: names for sets of parties.
     #[command(subcommand)]
     Group(GroupCommand),
+    /// Bring a new party into a private contract.
+    #[command(subcommand)]
+    Extension(ExtensionCommand),
 }
 
 /// Arguments of commands that need nothing else.
@@ -156,6 +163,7 @@ impl PrivacyCommand {
                 Self::Erase(args) => args.run().await,
                 Self::Erasures(args) => erasures(&args.node).await,
                 Self::Group(command) => command.run().await,
+                Self::Extension(command) => command.run().await,
             }
         })?
     }

@@ -451,6 +451,7 @@ fn refusals_of_private_transactions_keep_codes_texts_and_data() {
     let mut errors: Vec<RpcError> = errors.map(RpcError::from).into();
     errors.push(RpcError::PrivateForm);
     errors.push(RpcError::UnknownContract { address: contract });
+    errors.push(RpcError::UnknownExtension { address: contract });
     let zeros = format!("0x{}", "00".repeat(64));
     check(
         errors,
@@ -480,6 +481,7 @@ fn refusals_of_private_transactions_keep_codes_texts_and_data() {
             -32603 Internal: internal error
             -32000 InvalidArgument: this is a private transaction (v 37 or 38): send it with eth_sendRawPrivateTransaction and its privateFor
             -32001 NotFound: there is no private contract {contract} on this node
+            -32001 NotFound: there is no extension {contract} on this node
             "#
         ),
     );

@@ -1,6 +1,9 @@
 //! `quorate.v1.Privacy` over one node.
 
+mod extension;
+
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -14,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Request;
 
 use super::convert;
-use super::service::{Answer, Answers, answer};
+use super::service::{Answer, Answers, answer, deadline};
 use crate::json::private::PARTIES_MAX;
 use crate::json::private::receipts::PrivateInclusion;
 use crate::node::Node;
@@ -297,6 +300,49 @@ impl Privacy for PrivacyService {
             })
         })
         .await
+    }
+
+    async fn offer_extension(
+        &self,
+        request: Request<v1::OfferExtensionRequest>,
+    ) -> Answer<v1::ExtensionStepResponse> {
+        let wait = deadline(request.metadata()).unwrap_or(Duration::MAX);
+        let work = extension::offer(&self.node, request.into_inner(), wait);
+        answer("OfferExtension", work).await
+    }
+
+    async fn vote_on_extension(
+        &self,
+        request: Request<v1::VoteOnExtensionRequest>,
+    ) -> Answer<v1::ExtensionStepResponse> {
+        let wait = deadline(request.metadata()).unwrap_or(Duration::MAX);
+        let work = extension::vote(&self.node, request.into_inner(), wait);
+        answer("VoteOnExtension", work).await
+    }
+
+    async fn cancel_extension(
+        &self,
+        request: Request<v1::CancelExtensionRequest>,
+    ) -> Answer<v1::ExtensionStepResponse> {
+        let wait = deadline(request.metadata()).unwrap_or(Duration::MAX);
+        let work = extension::cancel(&self.node, request.into_inner(), wait);
+        answer("CancelExtension", work).await
+    }
+
+    async fn list_extensions(
+        &self,
+        request: Request<v1::ListExtensionsRequest>,
+    ) -> Answer<v1::ListExtensionsResponse> {
+        let work = extension::list(&self.node, request.into_inner());
+        answer("ListExtensions", work).await
+    }
+
+    async fn get_extension(
+        &self,
+        request: Request<v1::GetExtensionRequest>,
+    ) -> Answer<v1::ContractExtension> {
+        let work = extension::get(&self.node, request.into_inner());
+        answer("GetExtension", work).await
     }
 }
 

@@ -43,24 +43,31 @@ async fn answer(
     node: &Node,
     sent: &Sent,
 ) -> Result<v1::SubmitPrivateTransactionResponse, RpcError> {
-    let receipt = match &sent.included {
-        None => None,
-        Some(_) => match PrivateInclusion::of(node, &sent.transaction).await {
-            Ok(found) => found.as_ref().and_then(convert::private_receipt),
-            // The transaction is in a block all the same; the client can ask again.
-            Err(RpcError::Privacy(PrivacyError::Behind { .. } | PrivacyError::Halted { .. })) => {
-                None
-            }
-            Err(error) => return Err(error),
-        },
-    };
     Ok(v1::SubmitPrivateTransactionResponse {
         hash: convert::hash(sent.transaction),
         payload_hash: payload(&sent.payload),
         pending: sent.pending.iter().map(convert::node_key).collect(),
         commitment: sent.included.as_ref().and_then(convert::commitment),
-        receipt,
+        receipt: receipt(node, sent).await?,
     })
+}
+
+/// What came of it here, where that was waited for and private execution has reached its block.
+pub(super) async fn receipt(
+    node: &Node,
+    sent: &Sent,
+) -> Result<Option<v1::PrivateReceiptResponse>, RpcError> {
+    if sent.included.is_none() {
+        return Ok(None);
+    }
+    match PrivateInclusion::of(node, &sent.transaction).await {
+        Ok(found) => Ok(found.as_ref().and_then(convert::private_receipt)),
+        // The transaction is in a block all the same; the client can ask again.
+        Err(RpcError::Privacy(PrivacyError::Behind { .. } | PrivacyError::Halted { .. })) => {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn transaction(call: v1::PrivateCall) -> Result<TransactionRequest, RpcError> {
@@ -68,18 +75,7 @@ fn transaction(call: v1::PrivateCall) -> Result<TransactionRequest, RpcError> {
         true => None,
         false => Some(TxKind::Call(convert::parse_address("to", &call.to)?)),
     };
-    let gas_price = match call.gas_price.len() {
-        0 => None,
-        length if length <= 16 => Some(
-            call.gas_price
-                .iter()
-                .fold(0, |price: u128, byte| price << 8 | u128::from(*byte)),
-        ),
-        length => {
-            let reason = format!("has {length} bytes, at most 16 are allowed");
-            return Err(RpcError::argument("gas_price", reason));
-        }
-    };
+    let gas_price = gas_price(&call.gas_price)?;
     Ok(TransactionRequest {
         from: Some(convert::parse_address("from", &call.from)?),
         to,
@@ -89,6 +85,22 @@ fn transaction(call: v1::PrivateCall) -> Result<TransactionRequest, RpcError> {
         input: TransactionInput::new(Bytes::from(call.data)),
         ..TransactionRequest::default()
     })
+}
+
+/// Wei, big-endian; `None` if it was left out.
+pub(super) fn gas_price(bytes: &[u8]) -> Result<Option<u128>, RpcError> {
+    match bytes.len() {
+        0 => Ok(None),
+        1..=16 => {
+            Ok(Some(bytes.iter().fold(0, |price: u128, byte| {
+                price << 8 | u128::from(*byte)
+            })))
+        }
+        length => {
+            let reason = format!("has {length} bytes, at most 16 are allowed");
+            Err(RpcError::argument("gas_price", reason))
+        }
+    }
 }
 
 fn form(form: i32) -> Result<Option<PublicForm>, RpcError> {
@@ -103,7 +115,7 @@ fn form(form: i32) -> Result<Option<PublicForm>, RpcError> {
     }
 }
 
-fn arguments(given: v1::PrivateArguments) -> Result<PrivateArguments, RpcError> {
+pub(super) fn arguments(given: v1::PrivateArguments) -> Result<PrivateArguments, RpcError> {
     let flag = u8::try_from(given.privacy_flag).ok();
     let flag = flag
         .and_then(PrivacyFlag::from_number)

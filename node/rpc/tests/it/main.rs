@@ -10,6 +10,7 @@
 
 mod chain;
 mod client;
+mod extensions;
 mod grpc;
 mod json_rpc;
 mod limits;

@@ -14,10 +14,12 @@ use quorate_enclave::{
 };
 use quorate_evm::RootedState;
 use quorate_kv::MemoryKv;
-use quorate_privacy::{ContractMetadata, PrivateRecord, PrivateStatus, RecordOutcome, Waiting};
+use quorate_privacy::{
+    ContractMetadata, Extension, PrivateRecord, PrivateStatus, RecordOutcome, Waiting,
+};
 use quorate_rpc::{
-    Distributed, DivergenceAlarm, MemberKeys, MemberResyncView, PayloadView, PrivacyApi,
-    PrivacyError, PrivacySettings, PrivacyStatusView, PrivateArguments, PrivateSend,
+    Distributed, DivergenceAlarm, ExtensionSend, MemberKeys, MemberResyncView, PayloadView,
+    PrivacyApi, PrivacyError, PrivacySettings, PrivacyStatusView, PrivateArguments, PrivateSend,
     ReceivedPayload, ResyncView, StoredSend,
 };
 use quorate_state::{GenesisAccount, Snapshot, StateStore};
@@ -61,6 +63,7 @@ pub enum Asked {
     Stored(StoredSend),
     Signed(Bytes, PrivateArguments),
     StoreRaw(Bytes, Option<PublicKey>),
+    Extension(ExtensionSend),
 }
 
 #[derive(Default)]
@@ -70,6 +73,7 @@ struct Inner {
     payloads: BTreeMap<PayloadHash, PayloadView>,
     records: Vec<PrivateRecord>,
     contracts: BTreeMap<Address, ContractMetadata>,
+    extensions: BTreeMap<Address, Extension>,
     erasures: Vec<Erasure>,
     alarms: Vec<DivergenceAlarm>,
     stalled: Option<Waiting>,
@@ -149,7 +153,9 @@ impl FakePrivacy {
     pub fn sends(&self) -> Vec<PrivateSend> {
         let sends = self.asked().into_iter().filter_map(|asked| match asked {
             Asked::Distribute(send) => Some(send),
-            Asked::Stored(_) | Asked::Signed(..) | Asked::StoreRaw(..) => None,
+            Asked::Stored(_) | Asked::Signed(..) | Asked::StoreRaw(..) | Asked::Extension(_) => {
+                None
+            }
         });
         sends.collect()
     }
@@ -165,6 +171,11 @@ impl FakePrivacy {
     pub fn put_contract(&self, contract: ContractMetadata) {
         let mut inner = self.inner.lock();
         inner.contracts.insert(contract.address, contract);
+    }
+
+    pub fn put_extension(&self, extension: Extension) {
+        let mut inner = self.inner.lock();
+        inner.extensions.insert(extension.id, extension);
     }
 
     pub fn put_alarm(&self, alarm: DivergenceAlarm) {
@@ -594,5 +605,34 @@ impl PrivacyApi for FakePrivacy {
 
     fn contract(&self, address: &Address) -> Result<Option<ContractMetadata>, PrivacyError> {
         Ok(self.inner.lock().contracts.get(address).cloned())
+    }
+
+    fn distribute_extension(
+        &self,
+        send: ExtensionSend,
+    ) -> BoxFuture<'_, Result<Distributed, PrivacyError>> {
+        async move {
+            self.inner.lock().asked.push(Asked::Extension(send));
+            self.follow_plan().await?;
+            Ok(self.distributed(&Bytes::from_static(b"a step"), true))
+        }
+        .boxed()
+    }
+
+    fn extension(&self, offer: &Address) -> Result<Option<Extension>, PrivacyError> {
+        Ok(self.inner.lock().extensions.get(offer).cloned())
+    }
+
+    fn extensions(
+        &self,
+        after: Option<Address>,
+        limit: usize,
+    ) -> Result<Vec<Extension>, PrivacyError> {
+        let inner = self.inner.lock();
+        let behind = inner
+            .extensions
+            .values()
+            .filter(|extension| after.is_none_or(|after| extension.id > after));
+        Ok(behind.take(limit).cloned().collect())
     }
 }

@@ -1,6 +1,8 @@
 //! What a node says, as JSON for scripts and as text for people. Hashes are in hexadecimal, keys in base64, times in milliseconds
 //! since 1970.
 
+mod extension;
+
 use bytes::Bytes;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -10,6 +12,8 @@ use quorate_proto::v1;
 use quorate_proto::v1::erasure_record::Reason;
 use quorate_proto::v1::payload_delivery::State;
 use serde_json::{Value, json};
+
+pub use extension::{extension_json, extension_line, extension_text, step_json, step_text};
 
 fn digits(bytes: &[u8]) -> String {
     format!("0x{}", hex::encode(bytes))

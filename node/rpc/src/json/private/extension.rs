@@ -15,9 +15,9 @@ use super::super::args::{Args, parse};
 use super::super::methods::{Module, method};
 use super::super::view::{Json, json};
 use super::{PrivateFields, send};
+use crate::RpcError;
 use crate::node::Node;
 use crate::privacy::{ExtensionAction, PRIVACY_PAGE_MAX, PrivateArguments};
-use crate::{PrivacyError, RpcError};
 
 /// Extensions that are listed; clients of Quorum know no pages.
 const LISTED_MAX: usize = 10_000;
@@ -26,6 +26,11 @@ pub(crate) fn register(module: &mut Module) -> Result<(), RegisterMethodError> {
     method(module, "quorumExtension_extendContract", extend)?;
     method(module, "quorumExtension_approveExtension", approve)?;
     method(module, "quorumExtension_cancelExtension", cancel)?;
+    method(
+        module,
+        "quorumExtension_generateExtensionApprovalUuid",
+        approval_uuid,
+    )?;
     method(module, "quorumExtension_getExtensionStatus", status)?;
     method(module, "quorumExtension_activeExtensionContracts", active)
 }
@@ -71,7 +76,7 @@ async fn extend(node: Arc<Node>, mut args: Args) -> Result<Json, RpcError> {
         newcomer,
         newcomer_account,
     };
-    json(&send::send_extension(&node, request, action, arguments).await?)
+    step(&node, request, action, arguments).await
 }
 
 /// The newcomer's account accepts or declines.
@@ -81,7 +86,22 @@ async fn approve(node: Arc<Node>, mut args: Args) -> Result<Json, RpcError> {
     let (request, arguments) = transaction(&mut args)?;
     args.end()?;
     let action = ExtensionAction::Vote { offer, accept };
-    json(&send::send_extension(&node, request, action, arguments).await?)
+    step(&node, request, action, arguments).await
+}
+
+/// The newcomer's account accepts with a signature that is made elsewhere. In Quorum the answer is to be voted with at the management
+/// contract; here it is the data of the transaction that the account signs, to the privacy precompile.
+async fn approval_uuid(node: Arc<Node>, mut args: Args) -> Result<Json, RpcError> {
+    let offer = args.required("addressToVoteOn")?;
+    let signer: Address = args.required("externalSignerAddress")?;
+    let (_, arguments) = transaction(&mut args)?;
+    args.end()?;
+    let action = ExtensionAction::Vote {
+        offer,
+        accept: true,
+    };
+    let (_, data) = send::distribute_extension(&node, signer, action, arguments).await?;
+    json(&data)
 }
 
 /// The account that made an offer takes it back.
@@ -90,7 +110,18 @@ async fn cancel(node: Arc<Node>, mut args: Args) -> Result<Json, RpcError> {
     let (request, arguments) = transaction(&mut args)?;
     args.end()?;
     let action = ExtensionAction::Cancel { offer };
-    json(&send::send_extension(&node, request, action, arguments).await?)
+    step(&node, request, action, arguments).await
+}
+
+/// Hash of the transaction that carries a step.
+async fn step(
+    node: &Arc<Node>,
+    request: TransactionRequest,
+    action: ExtensionAction,
+    arguments: PrivateArguments,
+) -> Result<Json, RpcError> {
+    let (sent, _) = send::send_extension(node, request, action, arguments, None).await?;
+    json(&sent.transaction)
 }
 
 /// "ACTIVE" until the newcomer has voted or the offer was taken back, then "DONE", as Quorum says whatever the end was.
@@ -98,13 +129,8 @@ async fn status(node: Arc<Node>, mut args: Args) -> Result<Json, RpcError> {
     let offer: Address = args.required("extensionContract")?;
     args.end()?;
     let privacy = Arc::clone(node.privacy()?);
-    let extension = blocking(move || privacy.extension(&offer)).await?;
-    let Some(extension) = extension else {
-        return Err(PrivacyError::Refused {
-            reason: format!("there is no extension {offer} here"),
-        }
-        .into());
-    };
+    let extension = node.read(move |_| Ok(privacy.extension(&offer)?)).await?;
+    let extension = extension.ok_or(RpcError::UnknownExtension { address: offer })?;
     json(match extension.state {
         ExtensionState::Active => "ACTIVE",
         ExtensionState::Done
@@ -118,7 +144,7 @@ async fn status(node: Arc<Node>, mut args: Args) -> Result<Json, RpcError> {
 async fn active(node: Arc<Node>, args: Args) -> Result<Json, RpcError> {
     args.end()?;
     let privacy = Arc::clone(node.privacy()?);
-    let found = blocking(move || {
+    let found = node.read(move |_| {
         let (mut found, mut after) = (Vec::new(), None);
         while found.len() < LISTED_MAX {
             let page = privacy.extensions(after, PRIVACY_PAGE_MAX)?;
@@ -133,13 +159,6 @@ async fn active(node: Arc<Node>, args: Args) -> Result<Json, RpcError> {
     });
     let views: Vec<ExtensionView> = found.await?.into_iter().map(Into::into).collect();
     json(&views)
-}
-
-async fn blocking<T: Send + 'static>(
-    read: impl FnOnce() -> Result<T, PrivacyError> + Send + 'static,
-) -> Result<T, RpcError> {
-    let read = tokio::task::spawn_blocking(read).await;
-    Ok(read.map_err(RpcError::internal)??)
 }
 
 /// The transaction that carries a step, and whom its client names beside those that take part anyway.

@@ -201,9 +201,7 @@ impl Draft {
         match self.form {
             PublicForm::Quorum => self.sign_quorum(node, nonce, gas_limit, &payload.hash),
             PublicForm::Marker => {
-                let data = marker_data(payload.hash.as_bytes(), &payload.tags)
-                    .ok_or_else(|| RpcError::internal("a payload has too many tags"))?;
-                sign_typed(node, self.from, self.marker(nonce, data)?)
+                sign_typed(node, self.from, self.marker(nonce, carried(payload)?)?)
             }
         }
     }
@@ -538,13 +536,15 @@ async fn stored(
     Ok((draft, nonce, gas_limit, hash))
 }
 
-/// Distributes a step of an extension and sends the marker transaction that this node signs for it. Its hash.
-pub(super) async fn send_extension(
+/// Distributes a step of an extension and sends the marker transaction that this node signs for it, and the address that an offer
+/// has thereby. With `wait`, until that is in a block.
+pub(crate) async fn send_extension(
     node: &Arc<Node>,
     mut request: TransactionRequest,
     action: ExtensionAction,
     arguments: PrivateArguments,
-) -> Result<B256, RpcError> {
+    wait: Option<Duration>,
+) -> Result<(Sent, Address), RpcError> {
     let started = Instant::now();
     let privacy = Arc::clone(node.privacy()?);
     let from = sender(node, &request)?;
@@ -572,7 +572,35 @@ pub(super) async fn send_extension(
         raw: tx.encoded_2718().into(),
         distributed,
         started,
-        wait: None,
+        wait,
     };
-    Ok(submission.finish(Some(turn)).await?.transaction)
+    let sent = submission.finish(Some(turn)).await?;
+    Ok((sent, from.create(nonce)))
+}
+
+/// Distributes a step of an extension whose transaction is signed elsewhere, by `from`; and what that transaction carries to the
+/// privacy precompile.
+pub(crate) async fn distribute_extension(
+    node: &Arc<Node>,
+    from: Address,
+    action: ExtensionAction,
+    arguments: PrivateArguments,
+) -> Result<(Distributed, Bytes), RpcError> {
+    let privacy = Arc::clone(node.privacy()?);
+    let _place = place(node)?;
+    let distributed = privacy
+        .distribute_extension(ExtensionSend {
+            from,
+            action,
+            arguments,
+        })
+        .await?;
+    let data = carried(&distributed)?;
+    Ok((distributed, data))
+}
+
+/// What a marker carries.
+fn carried(payload: &Distributed) -> Result<Bytes, RpcError> {
+    marker_data(payload.hash.as_bytes(), &payload.tags)
+        .ok_or_else(|| RpcError::internal("a payload has too many tags"))
 }
