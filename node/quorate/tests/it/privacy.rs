@@ -5,6 +5,7 @@
 //! runs only those whose names have the text in them.
 
 mod basics;
+mod certificates;
 mod codes;
 mod dual_state;
 mod events;
@@ -18,7 +19,10 @@ mod nested;
 mod parties;
 mod raw;
 mod recovery;
+mod secured;
 mod signing;
+mod socket;
+mod suites;
 mod table;
 mod third_party;
 mod web3js_quorum;

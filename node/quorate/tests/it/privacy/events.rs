@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::codes::*;
 use super::parties::Parties;
+use super::socket::Socket;
 use super::table::scenarios;
 use crate::consortium::quantity;
 
@@ -17,7 +18,9 @@ scenarios! {
         events_are_filtered_by_topic_and_by_block,
         the_bloom_of_a_block_says_nothing_of_private_logs,
     ],
-    calm: []
+    calm: [
+        subscribers_hear_of_private_logs_if_their_node_is_a_party,
+    ]
 }
 
 fn events_of_a_private_contract_are_seen_by_its_parties_alone(p: &mut Parties) {
@@ -185,4 +188,42 @@ fn the_bloom_of_a_block_says_nothing_of_private_logs(p: &mut Parties) {
         let bloom = hex::decode(block["logsBloom"].as_str().unwrap()).unwrap();
         assert!(bloom.iter().all(|byte| *byte == 0), "node {i}: {block}");
     }
+}
+
+fn subscribers_hear_of_private_logs_if_their_node_is_a_party(p: &mut Parties) {
+    let contract = p.deploy(0, &[1], &deploying(CRIER));
+    let public = p.deploy_publicly(3, &deploying(CRIER));
+    let filter = json!({ "address": contract.address });
+    // The sender, a recipient, and one that is neither, which asks for everything besides.
+    let mut parties: Vec<(usize, Socket, String)> = Vec::new();
+    for i in [0, 1] {
+        let mut socket = Socket::open(&p.c.ws_url(i));
+        let id = socket.subscribe_logs(&filter);
+        parties.push((i, socket, id));
+    }
+    let mut other = Socket::open(&p.c.ws_url(2));
+    let named = other.subscribe_logs(&filter);
+    let all = other.subscribe_logs(&json!({}));
+    assert_ne!(named, all);
+
+    for round in 0..3 {
+        p.execute(round % 2, &[1 - round % 2], &contract, &words(&[7, 2]));
+    }
+    let expected = p.logs(0, &contract.address);
+    assert_eq!(expected.len(), 6);
+    for (i, socket, id) in &mut parties {
+        for log in &expected {
+            assert_eq!(socket.next(), (id.clone(), log.clone()), "node {i}");
+        }
+        assert_eq!(socket.rest(), [], "node {i}");
+    }
+
+    // The others' news go on, and there was nothing else before them.
+    let loud = p.call_publicly(3, &public, &words(&[5, 2]));
+    for log in loud["logs"].as_array().unwrap() {
+        assert_eq!(other.next(), (all.clone(), log.clone()));
+    }
+    // Waits until private execution has reached the head.
+    assert_eq!(p.logs(2, &contract.address).len(), 0);
+    assert_eq!(other.rest(), []);
 }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 use alloy_primitives::{U256, hex};
 use serde_json::{Value, json};
 
+use super::certificates::Authority;
 use super::http;
 use crate::consortium::{ALICE, BOB, Consortium, quorate};
 
@@ -58,6 +60,19 @@ pub struct Contract {
     pub payload: String,
 }
 
+/// How the enclave of a process of its own is reached.
+#[derive(Debug, Clone)]
+enum EnclavePlace {
+    Socket(PathBuf),
+    /// Files of certificates.
+    Tls {
+        port: u16,
+        certificate: PathBuf,
+        key: PathBuf,
+        client_ca: PathBuf,
+    },
+}
+
 /// A call that distributes a payload.
 #[derive(Debug, Clone)]
 struct Submission {
@@ -87,6 +102,9 @@ pub struct Parties {
     pub disturbed: usize,
     keys: Vec<String>,
     enclave: Option<Child>,
+    place: EnclavePlace,
+    /// Nodes whose HTTP surface asks for certificates.
+    guarded: BTreeSet<usize>,
     /// Names and ids of privacy groups that the node with the remote enclave belongs to.
     groups: Vec<String>,
     /// What the scenario has made, to be compared at its end.
@@ -131,7 +149,7 @@ impl Parties {
                 c.add_arguments(i, &["--set", setting]);
             }
         }
-        let socket = enclave_socket(&c);
+        let socket = c.node_dir(REMOTE).join("enclave.sock");
         c.add_arguments(
             REMOTE,
             &[
@@ -147,6 +165,8 @@ impl Parties {
             disturbed: 0,
             keys: Vec::new(),
             enclave: None,
+            place: EnclavePlace::Socket(socket),
+            guarded: BTreeSet::new(),
             groups: Vec::new(),
             contracts: Vec::new(),
             sent: Vec::new(),
@@ -165,6 +185,44 @@ impl Parties {
         }
         self.wait_ready();
         self
+    }
+
+    /// The enclave's process listens behind TLS, as it would on another machine. `authority` has signed `enclave` and `node`.
+    pub fn with_enclave_over_tls(mut self, authority: &Authority) -> Self {
+        let port = self.c.spare_port(REMOTE);
+        let file = |name: &str| authority.file(name);
+        self.place = EnclavePlace::Tls {
+            port,
+            certificate: file("enclave.pem"),
+            key: file("enclave.key"),
+            client_ca: file("ca.pem"),
+        };
+        let mut settings = vec![format!("privacy.enclave=https://localhost:{port}")];
+        for (setting, name) in [
+            ("enclave_tls_certificate", "node.pem"),
+            ("enclave_tls_key", "node.key"),
+            ("enclave_tls_server_ca", "ca.pem"),
+        ] {
+            settings.push(format!("privacy.{setting}={}", file(name).display()));
+        }
+        for setting in &settings {
+            self.c.add_arguments(REMOTE, &["--set", setting]);
+        }
+        self
+    }
+
+    /// The HTTP surface of node `i` was set to ask for certificates.
+    pub fn with_guarded_surface(mut self, i: usize) -> Self {
+        self.guarded.insert(i);
+        self
+    }
+
+    /// Where the enclave's process listens.
+    pub fn enclave_port(&self) -> u16 {
+        match &self.place {
+            EnclavePlace::Tls { port, .. } => *port,
+            EnclavePlace::Socket(socket) => panic!("it listens on {}", socket.display()),
+        }
     }
 
     pub fn disturbed_by(mut self, disturbance: Disturbance) -> Self {
@@ -202,9 +260,12 @@ impl Parties {
         }
         for i in nodes.iter().copied().filter(|i| *i < 4) {
             self.wait(&format!("node {i} knows all keys"), || {
-                let answer =
-                    http::request(self.third(i), "GET", "/partyinfo/keys", &[], &[]).ok()?;
-                let known = answer.text();
+                let known = match self.guarded.contains(&i) {
+                    true => String::from_utf8(self.try_cli(i, &["keys"]).stdout).ok()?,
+                    false => http::request(self.third(i), "GET", "/partyinfo/keys", &[], &[])
+                        .ok()?
+                        .text(),
+                };
                 self.keys
                     .iter()
                     .all(|key| known.contains(key))
@@ -222,22 +283,39 @@ impl Parties {
             .append(true)
             .open(self.c.net_dir().join("enclave.log"))
             .unwrap();
-        let socket = enclave_socket(&self.c);
-        // A process that was killed leaves its socket behind.
-        drop(std::fs::remove_file(&socket));
-        let child = Command::new(enclave_binary())
+        let mut command = Command::new(enclave_binary());
+        command
             .arg("serve")
             .arg("--keys")
             .arg(self.c.node_dir(REMOTE).join("enclave"))
-            .arg("--socket")
-            .arg(&socket)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        self.enclave = Some(child);
-        self.wait("the enclave serves", || socket.exists().then_some(()));
+            .stderr(log);
+        match &self.place {
+            EnclavePlace::Socket(socket) => {
+                // A process that was killed leaves its socket behind.
+                drop(std::fs::remove_file(socket));
+                command.arg("--socket").arg(socket);
+            }
+            EnclavePlace::Tls {
+                port,
+                certificate,
+                key,
+                client_ca,
+            } => {
+                command.args(["--address", &format!("127.0.0.1:{port}")]);
+                command.arg("--tls-certificate").arg(certificate);
+                command.arg("--tls-key").arg(key);
+                command.arg("--tls-client-ca").arg(client_ca);
+            }
+        }
+        self.enclave = Some(command.spawn().unwrap());
+        self.wait("the enclave serves", || match &self.place {
+            EnclavePlace::Socket(socket) => socket.exists().then_some(()),
+            EnclavePlace::Tls { port, .. } => {
+                TcpStream::connect(("127.0.0.1", *port)).ok().map(drop)
+            }
+        });
     }
 
     /// `kill -9`.
@@ -511,6 +589,24 @@ impl Parties {
     /// Its parties will be compared at the end of the scenario.
     pub fn track(&mut self, contract: Contract) {
         self.contracts.push(contract);
+    }
+
+    /// A contract was extended to node `i`: from here on that is one of its parties.
+    pub fn joined(&mut self, contract: &Contract, i: usize) -> Contract {
+        let mut parties = contract.parties.clone();
+        parties.insert(i);
+        let joined = Contract {
+            parties,
+            ..contract.clone()
+        };
+        self.contracts.retain(|c| c.address != contract.address);
+        self.contracts.push(joined.clone());
+        joined
+    }
+
+    /// Alarms about this transaction are right.
+    pub fn expect_alarms_about(&mut self, transaction: &str) {
+        self.diverging.insert(transaction.to_owned());
     }
 
     /// The parties of this contract are not going to agree, and that is right.
@@ -833,10 +929,6 @@ impl Drop for Parties {
             drop(child.wait());
         }
     }
-}
-
-fn enclave_socket(c: &Consortium) -> PathBuf {
-    c.node_dir(REMOTE).join("enclave.sock")
 }
 
 /// The enclave's own binary: beside ours where the whole workspace was built, else it is built now.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::codes::*;
 use super::http::{get, post, request};
-use super::parties::Parties;
+use super::parties::{Parties, merge};
 use super::raw::store_raw;
 use super::signing::Wallet;
 use super::table::scenarios;
@@ -23,6 +23,7 @@ scenarios! {
         a_stored_payload_is_read_by_its_owner_alone_until_it_is_sent,
         a_deleted_payload_is_gone_here_and_stays_elsewhere,
         what_cannot_be_read_is_refused_in_words,
+        rules_that_rest_on_the_transaction_are_refused_with_the_field_and_the_way,
     ]
 }
 
@@ -201,4 +202,61 @@ fn what_cannot_be_read_is_refused_in_words(p: &mut Parties) {
     assert_eq!(get(port, "/send").status, 405);
     let nobody = escaped(&base64_of(&format!("0x{}", "13".repeat(64))));
     assert_eq!(get(port, &format!("/transaction/{nobody}")).status, 404);
+}
+
+/// Tessera takes the sender's word for what a transaction affects. Here the node finds out for itself, which needs the transaction.
+fn rules_that_rest_on_the_transaction_are_refused_with_the_field_and_the_way(p: &mut Parties) {
+    let contract = p.deploy_with(0, &[1], &deploying(STORE), json!({ "privacyFlag": 1 }));
+    let stored = base64_of(&store_raw(p, 0, &word(7)));
+    let affected = base64_of(&contract.payload);
+    let root = STANDARD.encode([7; 32]);
+    for (named, more) in [
+        ("privacyFlag", json!({ "privacyFlag": 1 })),
+        (
+            "privacyFlag",
+            json!({ "privacyFlag": 2, "mandatoryRecipients": p.keys(&[1]) }),
+        ),
+        ("privacyFlag", json!({ "privacyFlag": 3 })),
+        (
+            "affectedContractTransactions",
+            json!({ "privacyFlag": 1, "affectedContractTransactions": [affected] }),
+        ),
+        ("execHash", json!({ "privacyFlag": 3, "execHash": root })),
+        (
+            "mandatoryRecipients",
+            json!({ "mandatoryRecipients": p.keys(&[1]) }),
+        ),
+        ("mandatoryRecipients", json!({ "privacyFlag": 2 })),
+    ] {
+        let is_mandatory = named == "mandatoryRecipients";
+        for (path, what) in [
+            ("/send", json!({ "payload": STANDARD.encode(word(7)) })),
+            ("/sendsignedtx", json!({ "hash": stored })),
+        ] {
+            let mut body = what;
+            body["to"] = json!(p.keys(&[1]));
+            merge(&mut body, more.clone());
+            let answer = post(p.third(0), path, &body);
+            let said = answer.text();
+            assert_eq!(answer.status, 400, "{path} {more}: {said}");
+            assert!(said.contains(named), "{path} {more}: {said}");
+            assert!(
+                is_mandatory || said.contains("eth_sendRawPrivateTransaction"),
+                "{path} {more}: {said}"
+            );
+        }
+    }
+    // The way that is named: the same flag, payload and recipients.
+    let wallet = Wallet::named("a client of the third-party surface with a flag");
+    let payload = store_raw(p, 0, &deploying_with(STORE, 42));
+    let raw = wallet.quorum(0, None, &payload);
+    let private = json!({ "privateFor": p.keys(&[1]), "privacyFlag": 1 });
+    let hash = p.send_raw(0, "eth_sendRawPrivateTransaction", &raw, &private);
+    let made = p.deployed(&hash, &[0, 1].into());
+    let read = get(
+        p.third(1),
+        &format!("/transaction/{}", escaped(&base64_of(&made.payload))),
+    );
+    assert_eq!(read.json()["privacyFlag"], 1);
+    p.track(made);
 }
