@@ -86,6 +86,9 @@ mod driver;
 mod encoding;
 mod error;
 mod force;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handle;
 mod ids;
 mod inbox;

@@ -5,6 +5,9 @@
 mod error;
 mod export;
 mod file;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod import;
 pub(crate) mod judge;
 #[cfg(test)]

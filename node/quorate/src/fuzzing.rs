@@ -19,9 +19,12 @@ mod membership_wire;
 #[path = "snapshots/questions.rs"]
 mod snapshot_questions;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
+use alloy_primitives::{B256, keccak256};
 use bytes::Bytes;
+use parking_lot::Mutex;
 use quorate_chain::NodeId;
 use quorate_rpc::{ChangeReport, ChangeRequest, ChangeStep, MembershipError};
 
@@ -41,24 +44,41 @@ pub fn configuration(bytes: &[u8]) -> bool {
         }
     };
     let written = config::render(&loaded.config);
-    match load(&written) {
-        Ok(again) => assert_eq!(
-            config::render(&again.config),
-            written,
-            "a configuration does not read back"
-        ),
-        Err(faults) => panic!("a configuration that was taken is refused: {faults}\n{written}"),
+    if !is_known(&written) {
+        match load(&written) {
+            Ok(again) => assert_eq!(
+                config::render(&again.config),
+                written,
+                "a configuration does not read back"
+            ),
+            Err(faults) => panic!("a configuration that was taken is refused: {faults}\n{written}"),
+        }
     }
     true
 }
 
-/// The defaults, and a file that differs from them.
+/// Whether a written configuration was looked at before. Most inputs differ in what does not count; reading the whole of it
+/// again takes most of the time.
+fn is_known(written: &str) -> bool {
+    static KNOWN: Mutex<BTreeSet<B256>> = Mutex::new(BTreeSet::new());
+    const KNOWN_MAX: usize = 100_000;
+    let mut known = KNOWN.lock();
+    if known.len() >= KNOWN_MAX {
+        known.clear();
+    }
+    !known.insert(keccak256(written))
+}
+
+/// The defaults, each section of them, and a file that differs from them.
 #[must_use]
 pub fn configuration_seeds() -> Vec<Vec<u8>> {
     let defaults = config::render(&config::NodeConfig::default());
+    let sections = defaults.split("\n[").skip(1);
+    let sections: Vec<_> = sections.map(|section| format!("[{section}")).collect();
     let own = "[node]\nname = \"bank-a\"\n[p2p]\nlisten = \"0.0.0.0:30303\"\n[rpc]\nlisten = \"127.0.0.1:8545\"\n[metrics]\nlisten = \
                \"127.0.0.1:9545\"\n";
-    vec![defaults.into_bytes(), own.as_bytes().to_vec()]
+    let all = [defaults, own.to_owned()].into_iter().chain(sections);
+    all.map(String::into_bytes).collect()
 }
 
 /// What members say to each other about membership. The first byte chooses between question and answer.
@@ -231,9 +251,10 @@ pub fn node_key(bytes: &[u8]) -> bool {
             true
         }
         Err(error) => {
-            // It may be almost a key.
+            // It may be almost a key. Our own words have no such run of digits.
             let said = format!("{error:#}");
-            assert!(text.trim().len() < 16 || !said.contains(text.trim()));
+            let mut runs = text.split(|c: char| !c.is_ascii_hexdigit());
+            assert!(!runs.any(|run| run.len() >= 8 && said.contains(run)));
             false
         }
     }

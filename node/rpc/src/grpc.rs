@@ -1,6 +1,8 @@
 //! The gRPC services `quorate.v1.Ledger`, `quorate.v1.Membership` and `quorate.v1.Privacy`, with health and reflection.
 
 mod convert;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod incoming;
 mod membership;
 mod privacy;

@@ -7,6 +7,8 @@ mod blocks;
 mod call;
 mod fees;
 pub(crate) mod filters;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 pub(crate) mod logs;
 mod membership;
 pub(crate) mod methods;

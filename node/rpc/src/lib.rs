@@ -47,6 +47,9 @@ mod context;
 mod dual;
 mod error;
 mod feed;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod grpc;
 mod json;
 mod member_url;

@@ -7,6 +7,8 @@
 mod answer;
 mod connection;
 mod fields;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod handlers;
 mod media;
 mod route;
