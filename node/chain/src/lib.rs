@@ -74,7 +74,7 @@ pub use private::{
 pub use receipt::{TransactionReceipt, receipts_root_and_bloom};
 pub use seal::{Seal, Sealer};
 pub use spec::{ChainSpec, Fork};
-pub use store::{BlockStore, PruneReport, StoreConfig, StoreError, TransactionLocation};
+pub use store::{BlockStore, MendError, PruneReport, StoreConfig, StoreError, TransactionLocation};
 pub use transaction::{
     RecoveredTransaction, Transaction, TransactionError, address_of, decode_transaction,
     recover_signer,

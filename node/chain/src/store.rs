@@ -3,12 +3,13 @@
 
 mod bottom;
 mod index;
+mod mend;
 mod prune;
 mod record;
 mod segment;
 mod synced;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ use bottom::Bottom;
 use index::{Index, Place};
 use segment::Segments;
 
+pub use mend::MendError;
 pub use prune::PruneReport;
 pub(crate) use record::{decode as decode_record, encode as encode_record};
 
@@ -128,8 +130,10 @@ pub struct BlockStore {
     /// Where the store begins.
     bottom: RwLock<Bottom>,
     memory: RwLock<Memory>,
-    /// One prune at a time.
+    /// One prune, or one mending, at a time.
     pruning: Mutex<()>,
+    /// Heights that could not be read because their records are damaged.
+    damaged: Mutex<BTreeSet<u64>>,
     /// Held by a barrier from sync to index, so that two cannot overtake each other.
     barrier: Mutex<()>,
 }
@@ -251,6 +255,7 @@ impl BlockStore {
                 poisoned: false,
             }),
             pruning: Mutex::new(()),
+            damaged: Mutex::new(BTreeSet::new()),
             barrier: Mutex::new(()),
             genesis,
         })
@@ -390,14 +395,14 @@ impl BlockStore {
     /// The block at `height`, or `None` above the head.
     ///
     /// # Errors
-    /// [`StoreError::Pruned`] below [`Self::base`] (genesis is always there); else if the record is damaged or cannot be
-    /// read.
+    /// [`StoreError::Pruned`] below [`Self::base`] (genesis is always there); else if the record is damaged, which is noted in
+    /// [`Self::damaged`], or cannot be read.
     pub fn block(&self, height: u64) -> Result<Option<SharedBlock>, StoreError> {
         if height == 0 {
             return Ok(Some(self.genesis()));
         }
         self.check_kept(height)?;
-        let place = {
+        {
             let memory = self.memory.read();
             if height > memory.head.height() {
                 return Ok(None);
@@ -409,19 +414,24 @@ impl BlockStore {
             if let Some(block) = position.and_then(|i| memory.recent.get(i)) {
                 return Ok(Some(Arc::clone(block)));
             }
-            memory.pending.get(&height).copied()
-        };
-        let place = match place {
-            Some(place) => place,
-            None => match self.index.place(height)? {
-                Some(place) => place,
-                None => return Ok(None),
-            },
+        }
+        let Some(place) = self.place_of(height)? else {
+            return Ok(None);
         };
         match self.segments.read(place) {
-            Ok(block) => Ok(Some(Arc::new(block))),
-            // The segment may have been dropped since we looked.
-            Err(e) => Err(self.check_kept(height).err().unwrap_or(e)),
+            Ok(block) if block.height() == height => Ok(Some(Arc::new(block))),
+            read => {
+                // The segment may have been dropped since we looked.
+                self.check_kept(height)?;
+                let error = match read {
+                    Ok(other) => self.segments.another(place, height, other.height()),
+                    Err(e) => e,
+                };
+                if matches!(error, StoreError::Damaged { .. }) {
+                    self.note_damage(height);
+                }
+                Err(error)
+            }
         }
     }
 

@@ -50,6 +50,7 @@ mod flusher;
 mod importer;
 mod ledger;
 mod membership;
+mod mend;
 mod minter;
 pub mod offline;
 pub mod snapshots;
@@ -68,6 +69,7 @@ pub use membership::{
     DetailsError, ENCLAVE_KEYS_MAX, EnclaveKey, KeysError, MemberDetails, details_of, members_of,
     removed_of,
 };
+pub use mend::MendError;
 pub use minter::Minter;
 pub use start::catch_up_state;
 pub use verify::SkipReason;

@@ -41,6 +41,7 @@ mod join;
 mod keys;
 mod logs;
 mod membership;
+mod mend;
 mod monitor;
 mod network;
 mod node;

@@ -194,6 +194,16 @@ impl PeerBlocks {
     }
 }
 
+impl PeerBlocks {
+    /// The encoded block at `height` from each connected member that gives one.
+    pub fn ask_each(&self, height: u64) -> Vec<Bytes> {
+        let members = self.network.connected().len();
+        (0..u32::try_from(members).unwrap_or(u32::MAX))
+            .filter_map(|attempt| self.fetch(height, 1, attempt).into_iter().next())
+            .collect()
+    }
+}
+
 /// The network as the RPC room shows it.
 #[derive(Debug)]
 pub struct NetworkView(pub NetworkHandle);

@@ -22,6 +22,7 @@ use quorate_rpc::{AccountSigner, NodeIdentity, PrivacyApi, RpcContext};
 use quorate_state::StateRead;
 use raft_adapter::{Delivery, LogIndex, RaftHandle, RaftId};
 use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -30,7 +31,7 @@ use crate::exit::{Ended, Exit, end_now};
 use crate::join::JoinOptions;
 use crate::membership::{self, ChainIdentity, MembershipService, NodeSigner};
 use crate::monitor::{self, Monitor};
-use crate::network::{self, RaftTransport};
+use crate::network::{self, PeerBlocks, RaftTransport};
 use crate::privacy::{Privacy, PrivacyService, Surroundings};
 use crate::seat::{Identity, Removal};
 use crate::snapshots::{SnapshotMemory, Snapshots};
@@ -54,23 +55,46 @@ pub fn client_version() -> String {
     )
 }
 
+/// Catches SIGTERM and Ctrl-C from now on, and what the node runs on.
+///
+/// To be made before anything else: a signal that comes earlier ends the process as if nobody had been there to listen.
+#[derive(Debug)]
+pub struct Process {
+    runtime: tokio::runtime::Runtime,
+    /// Cancelled when the process was asked to end.
+    terminate: CancellationToken,
+}
+
+impl Process {
+    /// Starts listening.
+    ///
+    /// # Errors
+    /// If the system gives no threads.
+    pub fn new() -> Result<Self, Ended> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .thread_name("io")
+            .build()
+            .context("starting the runtime")?;
+        let terminate = CancellationToken::new();
+        let signals = runtime.block_on(async { Signals::new() });
+        runtime.spawn(signals.listen(terminate.clone()));
+        Ok(Self { runtime, terminate })
+    }
+}
+
 /// Runs one node until it is told to stop.
 ///
 /// # Errors
 /// With the exit code for the supervisor.
 pub fn run(
+    process: Process,
     config: NodeConfig,
     join: JoinOptions,
     signer: Arc<dyn AccountSigner>,
 ) -> Result<(), Ended> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .thread_name("io")
-        .build()
-        .context("starting the runtime")?;
+    let Process { runtime, terminate } = process;
     let ended = runtime.block_on(async {
-        let terminate = CancellationToken::new();
-        tokio::spawn(listen_for_signals(terminate.clone()));
         let start = Start {
             terminate,
             prometheus: PrometheusBuilder::new()
@@ -82,7 +106,7 @@ pub fn run(
             snapshots: SnapshotMemory::default(),
         };
         // Stores are exchanged only while nobody uses them: then the node is closed and opened again.
-        while serve(&start).await? == Outcome::Reopen && !start.terminate.is_cancelled() {}
+        while !start.terminate.is_cancelled() && serve(&start).await? == Outcome::Reopen {}
         Ok(())
     });
     // A long call of a client must not hold up a stop.
@@ -343,6 +367,12 @@ impl Node {
         };
         membership::follow(&tasks, follow, lanes, &front_stop);
         snapshots.start(&tasks, &front_stop);
+        let peers = PeerBlocks {
+            network: network.clone(),
+            runtime: tokio::runtime::Handle::current(),
+        };
+        let memory = start.snapshots.clone();
+        crate::mend::start(&tasks, ledger.clone(), peers, memory, front_stop.clone());
         match privacy {
             Some(privacy) => {
                 privacy.start(&tasks, privacy_lane, keys, (&raft, &network), &front_stop)
@@ -752,20 +782,43 @@ pub fn lock(dir: &Path) -> anyhow::Result<File> {
     Ok(file)
 }
 
-/// One listener for the life of the process: a signal counts at whatever moment it comes.
-async fn listen_for_signals(terminate: CancellationToken) {
-    let terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
-    let signal = match terminated {
-        Ok(mut terminated) => tokio::select! {
-            _ = tokio::signal::ctrl_c() => "interrupt",
-            _ = terminated.recv() => "terminate",
-        },
-        Err(e) => {
-            tracing::warn!(error = %e, "only an interrupt can stop this node");
-            drop(tokio::signal::ctrl_c().await);
-            "interrupt"
+/// Handlers for the life of the process: a signal counts at whatever moment it comes.
+struct Signals {
+    terminate: std::io::Result<Signal>,
+    interrupt: std::io::Result<Signal>,
+}
+
+impl Signals {
+    /// Installs the handlers. To be called inside the runtime.
+    fn new() -> Self {
+        Self {
+            terminate: signal(SignalKind::terminate()),
+            interrupt: signal(SignalKind::interrupt()),
         }
+    }
+
+    async fn listen(mut self, terminate: CancellationToken) {
+        for handler in [&self.terminate, &self.interrupt] {
+            if let Err(e) = handler {
+                tracing::warn!(error = %e, "a signal that should stop this node in order will end it at once");
+            }
+        }
+        let signal = tokio::select! {
+            () = caught(&mut self.terminate) => "terminate",
+            () = caught(&mut self.interrupt) => "interrupt",
+        };
+        tracing::info!(signal, "asked to stop");
+        terminate.cancel();
+    }
+}
+
+/// Returns when the signal came; never, if nobody listens for it.
+async fn caught(handler: &mut std::io::Result<Signal>) {
+    let came = match handler {
+        Ok(handler) => handler.recv().await,
+        Err(_) => None,
     };
-    tracing::info!(signal, "asked to stop");
-    terminate.cancel();
+    if came.is_none() {
+        std::future::pending().await
+    }
 }

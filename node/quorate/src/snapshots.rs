@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use alloy_primitives::B256;
 use anyhow::{Context as _, anyhow};
 use bytes::Bytes;
-use parking_lot::Mutex;
-use quorate_chain::{Anchor, BlockStore, Genesis};
+use parking_lot::{Mutex, MutexGuard};
+use quorate_chain::{Anchor, BlockStore, Genesis, StoreError};
 use quorate_engine::snapshots::{
     Download, Expectation, FreshStores, InstallError, Installed, Recovered, SnapshotError,
     SnapshotShelf, confirm_install, install, recover_install, revert_install,
@@ -39,6 +39,10 @@ pub use self::source::SnapshotSource;
 const PACE: Duration = Duration::from_secs(1);
 /// Least time between two snapshots that others ask for.
 const MADE_PAUSE: Duration = Duration::from_secs(30);
+/// After upkeep has failed it rests so long, twice as long with each further time.
+const FAILED_PAUSE_MIN: Duration = Duration::from_secs(1);
+/// The rest grows no longer than this.
+const FAILED_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// No other snapshot is made so long after a part of one was given.
 const GIVEN_PAUSE: Duration = Duration::from_secs(15);
 /// So long the blocks that follow a snapshot are held after a part of it was given.
@@ -50,7 +54,7 @@ const RETAINED_MIN: u64 = 256;
 #[derive(Debug, Clone, Default)]
 pub struct SnapshotMemory {
     state: Arc<Mutex<Remembered>>,
-    /// Held while a snapshot is made or blocks are dropped: a node that closed may still be at it.
+    /// Held while a snapshot is made, or blocks are dropped or mended: a node that closed may still be at it.
     busy: Arc<Mutex<()>>,
 }
 
@@ -90,6 +94,11 @@ struct Pending {
 }
 
 impl SnapshotMemory {
+    /// Whoever works on the stores beside the importer holds this: they are not exchanged meanwhile.
+    pub fn busy(&self) -> MutexGuard<'_, ()> {
+        self.busy.lock()
+    }
+
     /// True while the stores began with a snapshot that is still to be proved.
     pub fn is_unproved(&self) -> bool {
         self.state.lock().pending.is_some()
@@ -233,6 +242,8 @@ struct Shared {
     /// When one was made, and when a part of one was given, last.
     made: Mutex<Option<Instant>>,
     given: Mutex<Option<Instant>>,
+    /// Upkeep failed: when, and for so long it rests.
+    failed: Mutex<Option<(Instant, Duration)>>,
     /// What private execution needs of the public chain.
     private: OnceLock<Box<dyn PrivateNeeds>>,
 }
@@ -286,6 +297,7 @@ impl Snapshots {
                 demanded: AtomicBool::new(false),
                 made: Mutex::new(None),
                 given: Mutex::new(None),
+                failed: Mutex::new(None),
                 private: OnceLock::new(),
             }),
         })
@@ -369,6 +381,10 @@ impl Shared {
     /// An error ends the node.
     fn upkeep(&self) -> anyhow::Result<()> {
         let _busy = self.memory.busy.lock();
+        if self.rests() {
+            return Ok(());
+        }
+        let mut failed = false;
         if self.is_due() {
             let table = self.raft.status().table;
             match self.shelf.make(&self.ledger, table.encode().into()) {
@@ -378,7 +394,10 @@ impl Shared {
                 }
                 Err(e @ SnapshotError::Contradiction { .. }) => return Err(e.into()),
                 // Asked for again: whoever waits for it asks again.
-                Err(e) => tracing::warn!(error = %e, "no snapshot was made"),
+                Err(e) => {
+                    tracing::warn!(error = %e, "no snapshot was made");
+                    failed = true;
+                }
             }
         }
         if self.retain > 0 {
@@ -395,14 +414,38 @@ impl Shared {
             {
                 match self.ledger.prune(below) {
                     Ok(report) => tracing::info!(?report, "old blocks dropped"),
+                    // It is being mended (`mend.rs`); nothing was dropped yet.
+                    Err(Fatal::Store(e @ StoreError::Damaged { .. })) => {
+                        tracing::warn!(error = %e, "old blocks were not dropped");
+                        failed = true;
+                    }
                     Err(e @ (Fatal::Store(_) | Fatal::State(_))) => {
                         return Err(anyhow!("pruning: {e}"));
                     }
-                    Err(e) => tracing::warn!(error = %e, "old blocks were not dropped"),
+                    Err(e) => {
+                        tracing::warn!(error = %e, "old blocks were not dropped");
+                        failed = true;
+                    }
                 }
             }
         }
+        self.note(failed);
         Ok(())
+    }
+
+    /// True as long as nothing is to be tried again after a failure.
+    fn rests(&self) -> bool {
+        let failed = *self.failed.lock();
+        failed.is_some_and(|(at, pause)| at.elapsed() < pause)
+    }
+
+    /// What failed is tried again, each time after twice as long.
+    fn note(&self, failed: bool) {
+        let mut last = self.failed.lock();
+        *last = failed.then(|| {
+            let pause = last.map_or(FAILED_PAUSE_MIN, |(_, pause)| pause * 2);
+            (Instant::now(), pause.min(FAILED_PAUSE_MAX))
+        });
     }
 
     /// The block at `height` is the consortium's: an installed snapshot that lies no higher is right, and the stores from

@@ -123,13 +123,34 @@ impl BlockStore {
     /// Removes what lies below the base: index entries first, since the segments say which ones those are.
     fn drop_below_base(&self) -> Result<PruneReport, StoreError> {
         let base = self.base();
-        let mut scan = self.segments.scan(self.segments.first_from(0));
+        let start = self.segments.first_from(0);
+        // Height of the record that comes next: a segment is named by its first.
+        let mut due = start.map_or(base, |place| place.segment);
+        let mut scan = self.segments.scan(start);
         let mut blocks = Vec::with_capacity(FORGET_BLOCKS);
-        while let Some((block, place)) = scan.next_block()? {
-            if place.segment >= base {
-                break;
+        loop {
+            match scan.next_block() {
+                Ok(Some((block, place))) if place.segment < base => {
+                    due = block.height() + 1;
+                    blocks.push(block);
+                }
+                Ok(_) => break,
+                // What goes need not be readable. Its hash and its transactions stay in the index, as those of a pruned block.
+                Err(e @ StoreError::Damaged { .. }) => {
+                    tracing::warn!(height = due, error = %e, "a block that is dropped was damaged");
+                    let next = (due + 1..base).find_map(|height| match self.place_of(height) {
+                        Ok(Some(place)) => Some(Ok((height, place))),
+                        Ok(None) => None,
+                        Err(e) => Some(Err(e)),
+                    });
+                    let Some((height, place)) = next.transpose()? else {
+                        break;
+                    };
+                    due = height;
+                    scan = self.segments.scan(Some(place));
+                }
+                Err(e) => return Err(e),
             }
-            blocks.push(block);
             if blocks.len() == FORGET_BLOCKS {
                 self.index.forget(&blocks)?;
                 blocks.clear();

@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -140,24 +140,7 @@ impl Segments {
     }
 
     pub(super) fn append(&self, block: &ImportedBlock) -> Result<Place, StoreError> {
-        let body = record::encode(block);
-        let length = u32::try_from(body.len())
-            .ok()
-            .filter(|l| *l <= RECORD_BYTES_MAX)
-            .ok_or_else(|| StoreError::Damaged {
-                file: self.dir.display().to_string(),
-                offset: 0,
-                reason: format!(
-                    "block {} makes a record of {} bytes",
-                    block.height(),
-                    body.len()
-                ),
-            })?;
-        let mut bytes = Vec::with_capacity(body.len() + 8);
-        bytes.extend_from_slice(&length.to_le_bytes());
-        bytes.extend_from_slice(&crc32c::crc32c(&body).to_le_bytes());
-        bytes.extend_from_slice(&body);
-
+        let bytes = framed(&self.dir, block)?;
         let mut files = self.files.lock();
         if files.open.is_empty() || files.end >= self.segment_bytes {
             self.roll(&mut files, block.height())?;
@@ -234,10 +217,17 @@ impl Segments {
         let file =
             file.ok_or_else(|| damaged(&path, place.offset, "the segment file is missing"))?;
         let mut header = [0u8; 8];
+        let ended = |e: std::io::Error| match e.kind() {
+            ErrorKind::UnexpectedEof => damaged(&path, place.offset, "the file ends before it"),
+            _ => io("read", &path, &e),
+        };
         file.read_exact_at(&mut header, place.offset)
-            .map_err(|e| io("read", &path, &e))?;
+            .map_err(ended)?;
         let (length, crc) = split_header(header);
-        if length > RECORD_BYTES_MAX {
+        let body_at = place.offset + RECORD_HEADER_BYTES;
+        // What is not in the file needs no memory either.
+        let held = file.metadata().map_err(|e| io("inspect", &path, &e))?.len();
+        if length > RECORD_BYTES_MAX || u64::from(length) > held.saturating_sub(body_at) {
             return Err(damaged(
                 &path,
                 place.offset,
@@ -245,12 +235,40 @@ impl Segments {
             ));
         }
         let mut body = vec![0u8; length as usize];
-        file.read_exact_at(&mut body, place.offset + RECORD_HEADER_BYTES)
-            .map_err(|e| io("read", &path, &e))?;
+        file.read_exact_at(&mut body, body_at).map_err(ended)?;
         if crc32c::crc32c(&body) != crc {
             return Err(damaged(&path, place.offset, "checksum does not match"));
         }
         record::decode(&body).map_err(|reason| damaged(&path, place.offset, &reason))
+    }
+
+    /// That the record at `place` is of another block than the index says.
+    pub(super) fn another(&self, place: Place, expected: u64, found: u64) -> StoreError {
+        let reason = format!("it is block {found}, the index says {expected}");
+        damaged(&path(&self.dir, place.segment), place.offset, &reason)
+    }
+
+    /// Writes a record over a damaged one of the same length, durably. `is_last`: of its segment, which is then cut behind it;
+    /// never of the segment that is being appended to.
+    pub(super) fn overwrite(
+        &self,
+        place: Place,
+        record: &[u8],
+        is_last: bool,
+    ) -> Result<(), StoreError> {
+        let path = path(&self.dir, place.segment);
+        let file = self.files.lock().open.get(&place.segment).cloned();
+        let file =
+            file.ok_or_else(|| damaged(&path, place.offset, "the segment file is missing"))?;
+        fail_point!("blocks.mend.write", |e| io("write", &path, &e));
+        file.write_all_at(record, place.offset)
+            .map_err(|e| io("write", &path, &e))?;
+        if is_last {
+            file.set_len(place.offset + record.len() as u64)
+                .map_err(|e| io("truncate", &path, &e))?;
+        }
+        fail_point!("blocks.mend.sync", |e| io("sync", &path, &e));
+        file.sync_all().map_err(|e| io("sync", &path, &e))
     }
 
     /// Walks all records from `start` on.
@@ -265,6 +283,28 @@ impl Segments {
         let files = self.files.lock();
         files.earlier_bytes + files.end
     }
+}
+
+/// A block as it stands in a segment of the folder `dir`: length, checksum and body.
+pub(super) fn framed(dir: &Path, block: &ImportedBlock) -> Result<Vec<u8>, StoreError> {
+    let body = record::encode(block);
+    let length = u32::try_from(body.len())
+        .ok()
+        .filter(|l| *l <= RECORD_BYTES_MAX)
+        .ok_or_else(|| StoreError::Damaged {
+            file: dir.display().to_string(),
+            offset: 0,
+            reason: format!(
+                "block {} makes a record of {} bytes",
+                block.height(),
+                body.len()
+            ),
+        })?;
+    let mut bytes = Vec::with_capacity(body.len() + 8);
+    bytes.extend_from_slice(&length.to_le_bytes());
+    bytes.extend_from_slice(&crc32c::crc32c(&body).to_le_bytes());
+    bytes.extend_from_slice(&body);
+    Ok(bytes)
 }
 
 pub(super) struct Scan<'a> {

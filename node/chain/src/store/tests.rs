@@ -1,4 +1,5 @@
 mod anchors;
+mod mending;
 mod pruning;
 mod tears;
 

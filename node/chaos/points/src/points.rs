@@ -52,6 +52,11 @@ pub const POINTS: &[Point] = &[
         "blocks.index.done",
         "blocks are indexed, the memory is behind",
     ),
+    fail(
+        "blocks.mend.sync",
+        "a damaged block is mended, not yet synced",
+    ),
+    fail("blocks.mend.write", "before a damaged block is mended"),
     pass("blocks.prune", "before the new lowest block is noted"),
     pass(
         "blocks.prune.forget",

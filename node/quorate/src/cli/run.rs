@@ -157,6 +157,7 @@ pub struct NodeArgs {
 /// # Errors
 /// With the exit code for the supervisor.
 pub fn node(args: NodeArgs) -> Result<(), Ended> {
+    let process = node::Process::new()?;
     end_with_supervisor()?;
     let loaded = args.source.load()?;
     logs::start(&loaded.config)?;
@@ -174,7 +175,7 @@ pub fn node(args: NodeArgs) -> Result<(), Ended> {
         member: args.join,
         promote_when_caught_up: args.promote_when_caught_up,
     };
-    node::run(loaded.config, join, Arc::new(accounts))
+    node::run(process, loaded.config, join, Arc::new(accounts))
 }
 
 /// A node that `quorate dev` started is told to stop when its supervisor ends, however that happens.
