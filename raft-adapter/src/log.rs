@@ -5,6 +5,7 @@
 //! beside the entries, so that old files can go as soon as none of their entries is needed.
 
 pub(crate) mod contents;
+mod cut_terms;
 pub(crate) mod disk;
 pub(crate) mod fake_disk;
 pub(crate) mod record;
@@ -124,6 +125,11 @@ impl Log {
 
     pub(crate) fn term_at(&self, index: u64) -> Option<u64> {
         self.contents.term(index)
+    }
+
+    /// The term at `index` even if the entry was cut since this process began.
+    pub(crate) fn term_once(&self, index: u64) -> Option<u64> {
+        self.contents.term_once(index)
     }
 
     pub(crate) fn marker(&self) -> &Marker {

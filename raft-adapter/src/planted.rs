@@ -58,12 +58,14 @@ bugs! {
     CommitOldTerms,
     /// A leader does not forget what a member with an older disk once had.
     KeepProgressOfOldDisk,
+    /// A leader does not know of which term an entry was that it has cut from its log, and a member takes it for its own.
+    ForgetCutTerms,
+    /// A manifest does not tell its receiver what it acknowledged.
+    ManifestSaysNothing,
     /// A member votes although its disk is older than its word.
     VoteWhileBehind,
     /// A member forgets at a restart that its disk is older than its word.
     ForgetFloor,
-    /// Entries are delivered before the membership that they need is durable.
-    DeliverBeforeGate,
     /// Cutting the log drops the memberships behind the manifest.
     DropChangeAtCompaction,
     /// A manifest carries the membership that the log began with.

@@ -1,17 +1,18 @@
 //! A member whose disk is older than its word.
 //!
 //! Restored from a backup, a disk may lack entries that its member acknowledged and votes that it gave. Others count on
-//! them: a vote from here could elect a leader without entries that are committed. So each heartbeat, and each word to take
-//! over, carries, in its context, how far the leader knows this member's log to reach, and the term of the entry there: an older log may be the
-//! longer one, with entries that were replaced since. A member whose log lacks that entry remembers the position durably as
+//! them: a vote from here could elect a leader without entries that are committed. So each heartbeat, each manifest, and
+//! each word to take over, carries, in its context, how far the leader knows this member's log to reach, and the term of the
+//! entry there: an older log may be the longer one, with entries that were replaced since. The leader knows that term also when
+//! it has cut that entry from its own log. A member whose log lacks that entry remembers the position durably as
 //! its floor, neither votes nor stands for election until it knows everything up to there to be committed, and asks the
 //! leader to start over with it: a rejection with the floor in its context. The leader does, once the floor covers all it
 //! ever counted on. raft-rs alone would take the rejection for an old one and ignore it for ever, and take the leader's
 //! word for what is committed, whatever stands there in this log.
 //!
 //! ```text
-//! context of a heartbeat or TimeoutNow    acknowledged u64, its term u64 (0: not known)
-//! context of a request to start over      floor u64
+//! context of a heartbeat, a manifest or TimeoutNow    acknowledged u64, its term u64 (0: not known)
+//! context of a request to start over                  floor u64
 //! ```
 //!
 //! What stays undetected is a member that votes before any leader of the time it forgot has spoken to it.
@@ -48,10 +49,13 @@ pub(super) fn acknowledged_in(context: &[u8]) -> Option<Option<(u64, u64)>> {
     Some(numbers)
 }
 
-/// Leaders say in these how far they know their receiver's log to reach. A member may hear one of the other first.
+/// Leaders say in these how far they know their receiver's log to reach. A member may hear any of them first. Entries tell by
+/// themselves: they fit only behind what was acknowledged.
 pub(super) fn tells_acknowledged(message: &Message) -> bool {
+    let told_by_manifests = !planted!(ManifestSaysNothing);
     message.msg_type == MessageType::MsgHeartbeat as i32
         || message.msg_type == MessageType::MsgTimeoutNow as i32
+        || (message.msg_type == MessageType::MsgSnapshot as i32 && told_by_manifests)
 }
 
 /// Puts into a message how far its receiver is known to have acknowledged the log.
@@ -80,11 +84,13 @@ impl Core {
         let (acknowledged, term) = said.unwrap_or_default();
         message.context.clear();
         let promised = acknowledged.max(message.commit);
+        // raft-rs takes it for granted that everything up to there is the leader's.
+        message.commit = message.commit.min(acknowledged);
         let raft_log = &self.raw.raft.raft_log;
         let (last, committed) = (raft_log.last_index(), raft_log.committed);
-        // What is committed here cannot differ. `Err` is for what is compacted, and that was committed.
+        // What is committed here cannot differ. What the leader does not know may, and is taken to.
         let differs = acknowledged > committed
-            && term != 0
+            && (term != 0 || !planted!(ForgetCutTerms))
             && raft_log.term(acknowledged).is_ok_and(|own| own != term);
         if promised <= last && !differs {
             return Ok(());

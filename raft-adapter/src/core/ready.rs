@@ -46,7 +46,7 @@ impl Core {
                 && let Some(progress) = self.raw.raft.prs().get(message.to)
             {
                 let matched = progress.matched;
-                let term = self.raw.raft.raft_log.term(matched).unwrap_or_default();
+                let term = self.raw.store().term_once(matched).unwrap_or_default();
                 note_acknowledged(&mut message, matched, term);
             }
             if vote_is_durable {

@@ -176,7 +176,9 @@ impl Core {
         }
         let fits = match kind {
             MessageType::MsgAppend => entries_fit(message),
-            MessageType::MsgSnapshot => snapshot_fits(message),
+            MessageType::MsgSnapshot => {
+                snapshot_fits(message) && acknowledged_in(&message.context) != Some(None)
+            }
             MessageType::MsgAppendResponse => self.acknowledgement_fits(message),
             MessageType::MsgTimeoutNow if self.installs_snapshot() => {
                 return Err(DropReason::NotReady);

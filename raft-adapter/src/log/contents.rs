@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use raft::eraftpb::{ConfState, Entry, EntryType, HardState};
 
-use super::{disk::SegmentNumber, record::Marker};
+use super::{cut_terms::CutTerms, disk::SegmentNumber, record::Marker};
 use crate::{
     ids::{LogIndex, RaftId},
     member_table::MemberTable,
@@ -43,6 +43,7 @@ pub(crate) struct Contents {
     cache_limit_bytes: u64,
     /// What is gone and what stands for it.
     marker: Marker,
+    cut_terms: CutTerms,
     pub hard_state: HardState,
     /// The membership that belongs to the marker.
     at_snapshot: Membership,
@@ -142,6 +143,18 @@ impl Contents {
         self.slot(index).map(|slot| slot.term)
     }
 
+    /// The term at `index` even if the entry was cut since this process began.
+    pub(crate) fn term_once(&self, index: u64) -> Option<u64> {
+        let cut = || self.cut_terms.term(index);
+        self.term(index).or_else(|| {
+            if planted!(ForgetCutTerms) {
+                None
+            } else {
+                cut()
+            }
+        })
+    }
+
     /// The entry at `index` if it is in memory.
     pub(crate) fn cached(&self, index: u64) -> Option<&Entry> {
         let from_end = usize::try_from(self.end().checked_sub(index)?).ok()?;
@@ -197,6 +210,7 @@ impl Contents {
     pub(crate) fn apply_marker(&mut self, marker: Marker) {
         if marker.reset {
             self.slots.clear();
+            self.cut_terms.clear();
             self.changes.clear();
             self.cache.clear();
             self.cached_bytes = 0;
@@ -232,8 +246,10 @@ impl Contents {
     /// Drops slots and cached entries up to the cut. In a replay, entries between the cut and the first slot may yet
     /// be declared gone by a later marker, so nothing is checked here.
     fn drop_cut(&mut self) {
-        while self.base <= self.marker.cut_index && !self.slots.is_empty() {
-            self.slots.pop_front();
+        while self.base <= self.marker.cut_index
+            && let Some(slot) = self.slots.pop_front()
+        {
+            self.cut_terms.note(self.base, slot.term);
             self.base += 1;
             if self.cache.len() > self.slots.len()
                 && let Some(entry) = self.cache.pop_front()

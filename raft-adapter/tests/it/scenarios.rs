@@ -16,6 +16,7 @@
 //! until N joint|left|leads|applied x
 //!                               rounds until N is in a joint configuration, is out of it, leads, has change x
 //! drop 1->2 · isolate N · heal
+//! unreachable N at M            M is told that a message to N could not be sent
 //! kill N · restart N            power loss: what was not synced may be gone
 //! backup N · restore N          the disk of N is copied; later it comes back as it was then
 //! wipe N                        N loses its disk
@@ -160,6 +161,10 @@ impl Scenario {
                 }
             }
             ["heal"] => self.group.heal(),
+            ["unreachable", peer, "at", id] => {
+                let peer = RaftId(number(peer));
+                self.input(number(id), Input::Unreachable { peer });
+            }
             ["kill", id] => self.group.crash(number(id)),
             ["restart", id] => {
                 let id = number(id);
