@@ -404,9 +404,12 @@ impl Checks {
         Ok(())
     }
 
-    /// A proposal was put into a leader's log.
-    pub(crate) fn proposed(&mut self, index: u64, term: u64, digest: u64) {
-        self.proposed.insert((index, term), digest);
+    /// A proposal was put into the log of a leader whose vote for itself is durable.
+    pub(crate) fn proposed(&mut self, index: u64, term: u64, digest: u64) -> Checked {
+        let known = *self.proposed.entry((index, term)).or_insert(digest);
+        require(known == digest, "a place is given once", || {
+            format!("two proposals at {index} of term {term}")
+        })
     }
 
     /// The application of `id` takes a delivery.

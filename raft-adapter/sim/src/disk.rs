@@ -44,7 +44,11 @@ struct State {
     /// Removed, and the folder not synced since.
     removed: BTreeMap<SegmentNumber, File>,
     random: Random,
+    /// For how far an operation on a whole file gets that fails.
+    file_random: Random,
     planned: Planned,
+    /// For the next process that starts here, beginning with its recovery.
+    planned_at_start: Planned,
     power_lost: bool,
     /// Errors answered since the process started.
     errors: u64,
@@ -88,7 +92,9 @@ impl SimDisk {
                 files: BTreeMap::new(),
                 removed: BTreeMap::new(),
                 random: Random::new(seed, 1000 + id),
+                file_random: Random::new(seed, 2000 + id),
                 planned: Planned::default(),
+                planned_at_start: Planned::default(),
                 power_lost: false,
                 errors: 0,
                 flips: 0,
@@ -102,6 +108,11 @@ impl SimDisk {
 
     pub(crate) fn plan(&self, change: impl FnOnce(&mut Planned)) {
         change(&mut self.state.lock().planned);
+    }
+
+    /// What is to go wrong once the next process starts.
+    pub(crate) fn plan_at_start(&self, planned: Planned) {
+        self.state.lock().planned_at_start = planned;
     }
 
     pub(crate) fn power_lost(&self) -> bool {
@@ -127,7 +138,7 @@ impl SimDisk {
         let full = state.planned.full;
         state.planned = Planned {
             full,
-            ..Planned::default()
+            ..std::mem::take(&mut state.planned_at_start)
         };
     }
 
@@ -278,7 +289,9 @@ impl SimDisk {
 
     /// No more trouble from here.
     pub(crate) fn repair(&self) {
-        self.state.lock().planned = Planned::default();
+        let mut state = self.state.lock();
+        state.planned = Planned::default();
+        state.planned_at_start = Planned::default();
     }
 }
 
@@ -328,6 +341,14 @@ impl State {
         }
     }
 
+    /// All names there are now, and no others, survive.
+    fn sync_folder(&mut self) {
+        self.removed.clear();
+        for file in self.files.values_mut() {
+            file.name_durable = true;
+        }
+    }
+
     fn file(&mut self, segment: SegmentNumber) -> io::Result<&mut File> {
         self.files.get_mut(&segment).ok_or_else(|| missing(segment))
     }
@@ -371,34 +392,49 @@ impl Disk for SimDisk {
         if state.files.contains_key(&segment) {
             return Err(io::Error::from(io::ErrorKind::AlreadyExists));
         }
-        if state.planned.full {
-            return Err(state.fail(Fault::DiskFull, "create"));
-        }
         let mut bytes = vec![0; size_bytes as usize];
-        if interrupted {
-            // Open, set space aside, write, sync, sync the folder: it got to one of these.
-            let stage = state.random.below(4);
-            state.situations.push(Situation::InterruptedCreate);
-            if stage == 0 {
-                return Err(eio("the power went"));
+        let full = state.planned.full;
+        let fails = !full && std::mem::take(&mut state.planned.write_error);
+        if interrupted || full || fails {
+            // Open, set space aside, write, sync, sync the folder: it got to one of these. A full disk has no space to set
+            // aside, but maybe room for the name.
+            let stage = if interrupted {
+                state.random.below(4)
+            } else {
+                state.file_random.below(if full { 2 } else { 4 })
+            };
+            let mut durable = bytes;
+            if stage <= 1 {
+                durable.clear();
             }
-            if stage == 1 {
-                bytes.clear();
-            }
+            let mut current = durable.clone();
             if stage == 3 {
-                overlay(&mut bytes, 0, header);
+                overlay(&mut current, 0, header);
+                // Of an unfinished sync anything may have reached the medium.
+                if interrupted || state.file_random.chance(500) {
+                    durable.clone_from(&current);
+                }
             }
-            let ends = if stage == 3 { header.len() } else { 0 };
+            if interrupted {
+                state.situations.push(Situation::InterruptedCreate);
+                current.clone_from(&durable);
+            }
             let file = File {
-                current: bytes.clone(),
-                durable: bytes,
+                current,
+                durable,
                 unsynced: Vec::new(),
                 name_durable: false,
                 synced_end: 0,
-                written_end: ends,
+                written_end: if stage == 3 { header.len() } else { 0 },
             };
-            state.files.insert(segment, file);
-            return Err(eio("the power went"));
+            if stage > 0 {
+                state.files.insert(segment, file);
+            }
+            return Err(match (full, interrupted) {
+                (true, _) => state.fail(Fault::DiskFull, "create"),
+                (_, true) => eio("the power went"),
+                _ => state.fail(Fault::WriteError, "create"),
+            });
         }
         overlay(&mut bytes, 0, header);
         let file = File {
@@ -410,6 +446,7 @@ impl Disk for SimDisk {
             written_end: header.len(),
         };
         state.files.insert(segment, file);
+        state.sync_folder();
         Ok(())
     }
 
@@ -480,6 +517,7 @@ impl Disk for SimDisk {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         let interrupted = state.goes_out()?;
+        let fails = std::mem::take(&mut state.planned.write_error);
         let size = size_bytes as usize;
         let file = state
             .files
@@ -492,6 +530,14 @@ impl Disk for SimDisk {
         }
         if interrupted && state.random.chance(500) {
             return Err(eio("the power went"));
+        }
+        if fails {
+            // The system may show the new size all the same.
+            if state.file_random.chance(500) {
+                file.current.resize(size, 0);
+                file.written_end = file.written_end.min(size);
+            }
+            return Err(state.fail(Fault::WriteError, "truncate"));
         }
         for (at, bytes) in std::mem::take(&mut file.unsynced) {
             overlay(&mut file.durable, at, &bytes);
@@ -525,6 +571,12 @@ impl Disk for SimDisk {
             state.removed.insert(segment, file);
             return Err(eio("the power went"));
         }
+        if std::mem::take(&mut state.planned.write_error) {
+            // The name is gone, and the folder was not synced.
+            state.removed.insert(segment, file);
+            return Err(state.fail(Fault::WriteError, "remove"));
+        }
+        state.sync_folder();
         Ok(())
     }
 }

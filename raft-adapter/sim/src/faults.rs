@@ -50,6 +50,8 @@ kinds! {
         Kill = "kill",
         /// A machine stops; what was not synced is lost or not.
         PowerLoss = "power-loss",
+        /// All machines stop at once; what was not synced is lost or not.
+        Blackout = "blackout",
         /// A machine stops in the middle of a file operation.
         InterruptedOperation = "interrupted-operation",
         /// A power loss takes writes that were not synced.
@@ -62,12 +64,14 @@ kinds! {
         BitFlip = "bit-flip",
         /// A read answers EIO.
         ReadError = "read-error",
-        /// A write answers EIO.
+        /// A write, or the making, cutting or removing of a file, answers EIO.
         WriteError = "write-error",
-        /// No new file can be made.
+        /// No space can be set aside for a new file.
         DiskFull = "disk-full",
         /// A sync fails; the system forgets that the pages were not written.
         FailedSync = "failed-sync",
+        /// A recovery meets one of the above: no power, an EIO, a failed sync.
+        FailingRecovery = "failing-recovery",
         /// Syncs take a long time.
         SlowDisk = "slow-disk",
         /// A disk comes back from an older image.
@@ -146,6 +150,10 @@ kinds! {
         InterruptedCreate = "file creation interrupted",
         /// A power loss came in the middle of removing a file.
         InterruptedRemove = "file removal interrupted",
+        /// A power loss came in the middle of a recovery.
+        InterruptedRecovery = "recovery interrupted",
+        /// A recovery ended because the disk failed.
+        FailedRecovery = "recovery ended by a failing disk",
         /// Two members led at once, in different terms.
         TwoLeaders = "two leaders in different terms",
         /// Entries in a log were replaced by those of another leader.

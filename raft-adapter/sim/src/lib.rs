@@ -41,6 +41,7 @@ mod faults;
 mod history;
 mod lifecycle;
 mod member;
+mod message;
 mod network;
 mod operators;
 mod options;
@@ -55,7 +56,8 @@ pub use crate::{
     campaign::{Campaign, Failure, Report},
     checks::Violation,
     faults::{Counters, Fault, Situation},
-    options::Options,
+    options::{LineError, Options},
+    profile::LATER,
     run::{Outcome, run},
     shrink::shrink,
 };

@@ -45,6 +45,13 @@ impl Simulation {
             && status.term.0 >= promised.term
             && !cut;
         let was = (status.last_index.0, status.term.0);
+        // Of what was not durable a crash leaves something or nothing; whatever there is now stays.
+        let unproven = std::mem::take(&mut member.unproven);
+        for (index, term, digest) in unproven {
+            if core.entry_term(LogIndex(index)).map(|term| term.0) == Some(term) {
+                self.checks.proposed(index, term, digest)?;
+            }
+        }
         let kept = member.is_known().then_some(keeps);
         member.epoch += 1;
         member.process = Some(Process::new(core, &member.disk, applied));
@@ -101,11 +108,15 @@ impl Simulation {
             return Ok(());
         };
         if member.disk.power_lost() {
+            self.counters.situation(Situation::InterruptedRecovery);
             return self.power_loss(id);
         }
         let flips = member.disk.flips();
         match error {
-            OpenError::Io { .. } if member.disk.errors() > 0 => self.plan_restart(id),
+            OpenError::Io { .. } if member.disk.errors() > 0 => {
+                self.counters.situation(Situation::FailedRecovery);
+                self.plan_restart(id);
+            }
             OpenError::Damaged(_) if flips > 0 => {
                 self.counters.situation(Situation::DamageRefused);
                 member.lost = true;

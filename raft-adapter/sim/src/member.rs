@@ -45,6 +45,9 @@ pub(crate) struct Member {
     /// Connections made before this were closed.
     pub(crate) connection: u64,
     pub(crate) promised: Promise,
+    /// Index, term and digest of proposals taken while the vote that made it leader was not durable yet. Only a sole voter
+    /// leads by such a vote: nobody hears of it, and if it is lost, somebody else may lead in the same term.
+    pub(crate) unproven: Vec<(u64, u64, u64)>,
     pub(crate) backup: Option<Backup>,
     pub(crate) slow_disk: bool,
     /// Index of the table that was in force on it when it was last seen.
@@ -110,6 +113,7 @@ impl Member {
             identity: KNOWN_IDENTITY,
             connection: random.next(),
             promised: Promise::default(),
+            unproven: Vec::new(),
             backup: None,
             slow_disk: false,
             table_index: 0,

@@ -6,6 +6,9 @@ use std::collections::BTreeSet;
 
 use crate::{faults::Fault, options::Options, random::Random};
 
+/// Kinds that came after seeds had been noted down. They are drawn from a stream of their own: without them, a seed is what it was.
+pub const LATER: &[Fault] = &[Fault::Blackout, Fault::FailingRecovery];
+
 #[derive(Clone, Debug)]
 pub(crate) struct Profile {
     enabled: BTreeSet<Fault>,
@@ -26,8 +29,13 @@ impl Profile {
             .copied()
             .unwrap_or(500);
         let mut enabled = BTreeSet::new();
+        let mut later = Random::new(options.seed, 11);
         for fault in Fault::ALL {
-            let drawn = random.chance(share);
+            let drawn = if LATER.contains(fault) {
+                later.chance(share)
+            } else {
+                random.chance(share)
+            };
             let usual = matches!(
                 fault,
                 Fault::LostWrites

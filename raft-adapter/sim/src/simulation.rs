@@ -16,6 +16,7 @@ use crate::{
     faults::{Counters, Fault, Situation},
     history::History,
     member::{Asked, KNOWN_IDENTITY, Member, Process},
+    message::described,
     network::{Network, Packet},
     operators::Operators,
     options::Options,
@@ -93,6 +94,8 @@ pub(crate) struct Simulation {
     pub(crate) random: Random,
     pub(crate) client_random: Random,
     pub(crate) trouble_random: Random,
+    /// For what recoveries meet.
+    pub(crate) start_random: Random,
     next_ticket: u64,
     payloads: u64,
     /// Messages from the first member to the second are kept here instead of being sent.
@@ -123,6 +126,7 @@ impl Simulation {
             random: Random::new(seed, 3),
             client_random: Random::new(seed, 4),
             trouble_random: Random::new(seed, 5),
+            start_random: Random::new(seed, 7),
             next_ticket: 0,
             payloads: 0,
             intercepted: None,
@@ -202,6 +206,7 @@ impl Simulation {
                     .get(&id)
                     .is_some_and(|it| !it.is_up() && !it.frozen)
                 {
+                    self.plan_trouble_at_start(id);
                     self.start(id)?;
                 }
                 Ok(())
@@ -277,6 +282,7 @@ impl Simulation {
         if let Some(process) = self.current(id, epoch) {
             process.durable_term = process.durable_term.max(term);
         }
+        self.prove(id)?;
         if sync_first {
             self.input(id, Input::Persisted { write })?;
             self.send_all(id, released)
@@ -284,6 +290,19 @@ impl Simulation {
             self.send_all(id, released)?;
             self.input(id, Input::Persisted { write })
         }
+    }
+
+    /// Proposals in terms that are durable now count.
+    fn prove(&mut self, id: u64) -> Checked {
+        let Some(member) = self.members.get_mut(&id) else {
+            return Ok(());
+        };
+        let durable = member.process.as_ref().map_or(0, |it| it.durable_term);
+        let proven = member.unproven.extract_if(.., |it| it.1 <= durable);
+        let proven: Vec<_> = proven.collect();
+        proven
+            .into_iter()
+            .try_for_each(|(index, term, digest)| self.checks.proposed(index, term, digest))
     }
 
     fn schedule_disk(&mut self, id: u64) {
@@ -461,6 +480,9 @@ impl Simulation {
         if !receiver.is_up() {
             return Ok(());
         }
+        self.history.line(self.now, || {
+            format!("{to} <- {from} {}", described(&packet.message))
+        });
         self.input(
             to,
             Input::Received {
@@ -484,6 +506,9 @@ impl Simulation {
     fn send(&mut self, from: u64, envelope: raft_adapter::Envelope) -> Checked {
         let (to, message) = (envelope.to.0, envelope.message);
         self.history.note(&[5, from, to, digest(0, &message)]);
+        self.history.line(self.now, || {
+            format!("{from} -> {to} {}", described(&message))
+        });
         if let Some((source, target, kept)) = &mut self.intercepted
             && (*source, *target) == (from, to)
         {
@@ -714,7 +739,12 @@ impl Simulation {
                 Answer::Propose(ProposeOutcome::Appended { index, term }),
             ) => {
                 process.in_log.insert(index.0, (term.0, digest));
-                self.checks.proposed(index.0, term.0, digest);
+                if process.durable_term >= term.0 {
+                    return self.checks.proposed(index.0, term.0, digest);
+                }
+                if let Some(member) = self.members.get_mut(&id) {
+                    member.unproven.push((index.0, term.0, digest));
+                }
                 Ok(())
             }
             (Asked::Proposal { .. }, Answer::Propose(ProposeOutcome::Refused(_))) => Ok(()),

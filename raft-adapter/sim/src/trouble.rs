@@ -4,8 +4,9 @@ use raft_adapter::{Input, Role};
 
 use crate::{
     checks::Checked,
+    disk::Planned,
     faults::Fault,
-    member::Backup,
+    member::{Backup, Member},
     simulation::{Event, Simulation},
 };
 
@@ -15,6 +16,7 @@ const STRIKES: &[Fault] = &[
     Fault::Partition,
     Fault::Kill,
     Fault::PowerLoss,
+    Fault::Blackout,
     Fault::InterruptedOperation,
     Fault::BitFlip,
     Fault::ReadError,
@@ -90,6 +92,28 @@ impl Simulation {
         }
     }
 
+    /// Some recoveries meet trouble, too.
+    pub(crate) fn plan_trouble_at_start(&mut self, id: u64) {
+        let random = &mut self.start_random;
+        let strikes = self.profile.has(Fault::FailingRecovery) && random.chance(200);
+        let Some(member) = self.members.get(&id) else {
+            return;
+        };
+        if !strikes || self.ending {
+            return;
+        }
+        let kind = random.below(4);
+        let operations = random.below(4);
+        self.counters.fault(Fault::FailingRecovery);
+        member.disk.plan_at_start(Planned {
+            power_lost_in: (kind == 0).then_some(operations),
+            read_error: kind == 1,
+            write_error: kind == 2,
+            sync_error: kind == 3,
+            ..Planned::default()
+        });
+    }
+
     fn strike(&mut self, fault: Fault, id: u64) -> Checked {
         let (is_up, is_known) = match self.members.get(&id) {
             Some(member) => (member.is_up(), member.is_known() && !member.lost),
@@ -130,6 +154,14 @@ impl Simulation {
             Fault::PowerLoss if is_up => {
                 self.counters.fault(fault);
                 self.power_loss(id)?;
+            }
+            Fault::Blackout => {
+                self.counters.fault(fault);
+                for id in self.ids() {
+                    if self.members.get(&id).is_some_and(Member::is_up) {
+                        self.power_loss(id)?;
+                    }
+                }
             }
             Fault::InterruptedOperation if is_up => {
                 let operations = random.below(6);

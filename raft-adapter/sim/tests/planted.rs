@@ -1,4 +1,4 @@
-//! Every planted mistake is found within a bounded number of seeds.
+//! Every planted mistake is found, and quickly: for each, a run is known that comes upon it.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -6,34 +6,51 @@
 )]
 
 use raft_adapter::PlantedBug;
-use raft_adapter_sim::{Campaign, Fault, Options, run, shrink};
+use raft_adapter_sim::{Campaign, LATER, Options, run, shrink};
 
-/// Several times what the slowest of them needs.
-const SEEDS_MAX: u64 = 6000;
+/// Seeds searched at most, from the first that `near` names. A change of the simulation, or of what members send each other, makes
+/// other histories of the same seeds; `sim --planted` tells where each mistake shows then.
+const SEEDS_MAX: u64 = 150;
 
-/// Where to look first for those that are rare: a few seeds before the first that shows them from 0 on. `sim --planted`
-/// tells how many seeds each takes from any other place.
-fn first_seed(bug: PlantedBug) -> u64 {
+/// Where the rarer ones show soon: the first seed, or a whole line of a run that once failed by that very mistake.
+fn near(bug: PlantedBug) -> Options {
     match bug {
-        PlantedBug::SoleVoterSpeaksEarly => 1525,
-        PlantedBug::VoteWhileBehind | PlantedBug::ForgetFloor => 1250,
-        PlantedBug::KeepProgressOfOldDisk => 1010,
-        PlantedBug::CommitOfTornReplacement => 920,
-        PlantedBug::RemovedStaysSilent => 210,
-        PlantedBug::ForgetCommitBeforeChange => 10_008_900,
-        PlantedBug::DeafToOlderTerms => 20_137_200,
-        _ => 0,
+        PlantedBug::ForgetCommitBeforeChange => line(
+            "sim --seed 10008914 --steps 1304 --members 3 --without loss,duplication,partition,power-loss,interrupted-operation,lost-writes,torn-sectors,lost-directory-entries,bit-flip,disk-full,failed-sync,slow-disk,old-disk,wipe,clock-skew,pause,change,retry,transfer,remove-leader",
+        ),
+        PlantedBug::DeafToOlderTerms => line(
+            "sim --seed 20137241 --members 3 --without loss,duplication,one-way-cut,kill,interrupted-operation,lost-writes,torn-sectors,lost-directory-entries,write-error,failed-sync,slow-disk,wipe,pause,change,transfer,remove-leader,orderly-stop",
+        ),
+        PlantedBug::ForgetCutTerms => line(
+            "sim --seed 20117812 --members 3 --without loss,duplication,reordering,kill,power-loss,interrupted-operation,lost-writes,torn-sectors,lost-directory-entries,write-error,disk-full,clock-skew,pause,forced-change,retry,transfer,remove-leader,orderly-stop",
+        ),
+        PlantedBug::ManifestSaysNothing => line(
+            "sim --seed 20229552 --members 3 --without loss,duplication,reordering,partition,kill,power-loss,interrupted-operation,lost-writes,torn-sectors,lost-directory-entries,read-error,write-error,disk-full,failed-sync,slow-disk,old-disk,clock-skew,change,retry,transfer,remove-leader,orderly-stop",
+        ),
+        PlantedBug::SoleVoterSpeaksEarly | PlantedBug::RemovedStaysSilent => Options::seed(205),
+        PlantedBug::BeginFileUnsynced => Options::seed(325),
+        PlantedBug::KeepProgressOfOldDisk => Options::seed(615),
+        PlantedBug::CommitOfTornReplacement => Options::seed(920),
+        PlantedBug::VoteWhileBehind | PlantedBug::ForgetFloor => Options::seed(1250),
+        _ => Options::seed(0),
     }
 }
 
+fn line(text: &str) -> Options {
+    let mut options: Options = text.parse().unwrap();
+    options.without.extend(LATER);
+    options
+}
+
 fn search(bug: PlantedBug) -> Campaign {
+    let near = near(bug);
     Campaign {
-        first: first_seed(bug),
+        first: near.seed,
         seeds: SEEDS_MAX,
         threads: 2,
         template: Options {
             planted: Some(bug),
-            ..Options::default()
+            ..near
         },
         shrinks: false,
         stops_early: true,
@@ -73,12 +90,5 @@ fn a_failing_seed_is_shrunk_and_its_line_repeats_it() {
     let again = run(&small);
     assert_eq!(again.violation, Some(violation));
     assert_eq!(again.sum, outcome.sum);
-    let line = small.to_string();
-    assert!(
-        line.starts_with(&format!("sim --seed {}", small.seed)),
-        "{line}"
-    );
-    for fault in Fault::ALL {
-        assert_eq!(line.contains(fault.label()), small.without.contains(fault));
-    }
+    assert_eq!(small.to_string().parse(), Ok(small));
 }

@@ -5,7 +5,7 @@
     reason = "a test ends by panicking and may say what it saw"
 )]
 
-use raft_adapter_sim::{Campaign, Fault, Options, Situation, run};
+use raft_adapter_sim::{Campaign, Fault, LATER, Options, Situation, run};
 
 /// Too rare for a few hundred seeds; longer searches meet them.
 const RARE: &[Situation] = &[
@@ -70,26 +70,21 @@ fn a_kind_that_is_switched_off_does_not_happen() {
 
 /// A member that forgot what is committed before a membership change led with a configuration two changes old; a member
 /// whose record of a membership was damaged went on without it; a candidate did not hear from a member of an older term that the
-/// joint configuration was left in which it needed that member's vote.
+/// joint configuration was left in which it needed that member's vote. A member with an older disk took a heartbeat's word for what
+/// is committed, for its leader had cut its log; a member whose disk was lost took a manifest and went on. Of a sole voter whose
+/// vote for itself was lost, the simulation held what it had never said to anyone for a promise.
 #[test]
 fn seeds_that_once_failed_hold() {
     for line in [
-        "10008914 1304 3 loss,duplication,partition,power-loss,interrupted-operation,lost-writes,torn-sectors,lost-directory-entries,bit-flip,disk-full,failed-sync,slow-disk,old-disk,wipe,clock-skew,pause,change,retry,transfer,remove-leader",
-        "20137241 all 3 loss,duplication,one-way-cut,kill,interrupted-operation,lost-writes,torn-sectors,lost-directory-entries,write-error,failed-sync,slow-disk,wipe,pause,change,transfer,remove-leader,orderly-stop",
-        "10003153 630 3 loss,duplication,reordering,one-way-cut,lost-writes,torn-sectors,lost-directory-entries,read-error,slow-disk,old-disk,pause,change,transfer,remove-leader",
+        "sim --seed 10008914 --steps 1304 --members 3 --without loss,duplication,partition,power-loss,interrupted-operation,lost-writes,torn-sectors,lost-directory-entries,bit-flip,disk-full,failed-sync,slow-disk,old-disk,wipe,clock-skew,pause,change,retry,transfer,remove-leader",
+        "sim --seed 20137241 --members 3 --without loss,duplication,one-way-cut,kill,interrupted-operation,lost-writes,torn-sectors,lost-directory-entries,write-error,failed-sync,slow-disk,wipe,pause,change,transfer,remove-leader,orderly-stop",
+        "sim --seed 20117812 --members 3 --without loss,duplication,reordering,kill,power-loss,interrupted-operation,lost-writes,torn-sectors,lost-directory-entries,write-error,disk-full,clock-skew,pause,forced-change,retry,transfer,remove-leader,orderly-stop",
+        "sim --seed 20229552 --members 3 --without loss,duplication,reordering,partition,kill,power-loss,interrupted-operation,lost-writes,torn-sectors,lost-directory-entries,read-error,write-error,disk-full,failed-sync,slow-disk,old-disk,clock-skew,change,retry,transfer,remove-leader,orderly-stop",
+        "sim --seed 20165927 --steps 1405 --members 3 --without loss,one-way-cut,partition,lost-directory-entries,bit-flip,write-error,disk-full,wipe,clock-skew,remove-leader,orderly-stop",
+        "sim --seed 10003153 --steps 630 --members 3 --without loss,duplication,reordering,one-way-cut,lost-writes,torn-sectors,lost-directory-entries,read-error,slow-disk,old-disk,pause,change,transfer,remove-leader",
     ] {
-        let words: Vec<&str> = line.split(' ').collect();
-        let without = words[3].split(',').map(|label| {
-            let known = Fault::ALL.iter().find(|fault| fault.label() == label);
-            *known.unwrap()
-        });
-        let outcome = run(&Options {
-            // `all`: as the seed has it.
-            steps: words[1].parse().ok(),
-            members: Some(words[2].parse().unwrap()),
-            without: without.collect(),
-            ..Options::seed(words[0].parse().unwrap())
-        });
-        assert_eq!(outcome.violation, None, "{line}");
+        let mut options: Options = line.parse().unwrap();
+        options.without.extend(LATER);
+        assert_eq!(run(&options).violation, None, "{line}");
     }
 }
