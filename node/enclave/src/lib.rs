@@ -22,8 +22,8 @@
 //! 1. Treat every `Err` of an [`Enclave`] as "not known yet". Only [`Opening::NotForUs`], and `None` of [`Enclave::recognise`] with
 //!    every possible sender named, mean that this node is no party.
 //! 2. Send [`Sealed::copies`] to recipients and keep the complete envelope: it names every recipient.
-//! 3. Sign envelopes before they leave and call [`Envelope::verify_signature`] on those that arrive: suite 2 proves the
-//!    sender by that signature alone.
+//! 3. Sign envelopes before they leave, or something that covers their [`Envelope::signing_digest`], and check that signature on
+//!    those that arrive: suite 2 proves the sender by it alone.
 //! 4. Store an envelope ([`PayloadStore::put`]) before acknowledging it.
 //! 5. Give the [`PayloadStore`] a folder of its own, and one store per key-value prefix.
 //!
@@ -48,6 +48,9 @@ pub mod envelope;
 mod error;
 #[cfg(test)]
 mod fixtures;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod groups;
 mod identity;
 mod interface;

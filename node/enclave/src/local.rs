@@ -6,6 +6,7 @@ use futures::future::BoxFuture;
 use parking_lot::RwLock;
 
 use crate::interface::{Context, Enclave, Health, Opened, Opening, SealRequest, Sealed};
+use crate::suite::SharedBoxes;
 use crate::tag::{self, SharedSecrets};
 use crate::{
     EnclaveError, Envelope, KeyAnnouncement, KeyRing, RecogniseRequest, Recognised, Refusal, Suite,
@@ -28,6 +29,7 @@ pub struct LocalEnclave {
 struct Keys {
     ring: KeyRing,
     secrets: SharedSecrets,
+    boxes: SharedBoxes,
 }
 
 impl Keys {
@@ -35,6 +37,7 @@ impl Keys {
         Arc::new(Self {
             ring,
             secrets: SharedSecrets::default(),
+            boxes: SharedBoxes::default(),
         })
     }
 }
@@ -68,7 +71,7 @@ impl LocalEnclave {
             Some(key) => Refusal::UnknownSender { key },
             None => Refusal::NoKeys,
         })?;
-        Ok(Sealed::new(suite::seal(request, sender)?))
+        Ok(Sealed::new(suite::seal(request, sender, &held.boxes)?))
     }
 
     /// As [`Enclave::open`].
@@ -84,7 +87,7 @@ impl LocalEnclave {
         let held = self.held();
         for identity in held.ring.every() {
             if let Some(wrapped) = envelope.box_of(&identity.public()) {
-                let key = suite::unwrap(envelope, identity, wrapped)?;
+                let key = suite::unwrap(envelope, identity, &held.boxes, wrapped)?;
                 return Ok(Opening::Opened(Opened {
                     payload: suite::open_content(envelope, &key, identity)?,
                     as_recipient: identity.public(),
@@ -121,10 +124,10 @@ impl LocalEnclave {
         let Some(wrapped) = envelope.box_of(&identity.public()) else {
             return Err(Refusal::NotAParty.into());
         };
-        let key = suite::unwrap(&envelope, identity, wrapped)?;
+        let key = suite::unwrap(&envelope, identity, &held.boxes, wrapped)?;
         // Opened as well, so that nothing is passed on which the new recipient could not open.
         suite::open_content(&envelope, &key, identity)?;
-        suite::reseal(&mut envelope, &key, identity, recipients)?;
+        suite::reseal(&mut envelope, &key, (identity, &held.boxes), recipients)?;
         Ok(envelope)
     }
 

@@ -10,6 +10,8 @@
 //! acknowledged and leaves nothing half done. Calls block on the disk: make them from a thread that may.
 
 mod compact;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod index;
 mod record;
 mod segment;
@@ -118,8 +120,43 @@ impl PayloadStore {
         now_ms: u64,
         expires_at_ms: Option<u64>,
     ) -> Result<Put, StoreError> {
+        let (ticket, put) = self.append_envelope(envelope, now_ms, expires_at_ms)?;
+        if let Some(ticket) = ticket {
+            self.commit_through(ticket)?;
+        }
+        Ok(put)
+    }
+
+    /// As [`put`](Self::put), for envelopes with the times of their expiry: one wait for the disk for all of them. What came of
+    /// each, in their order.
+    pub fn put_all(
+        &self,
+        envelopes: &[(Envelope, Option<u64>)],
+        now_ms: u64,
+    ) -> Vec<Result<Put, StoreError>> {
+        let append =
+            |(envelope, expires): &(Envelope, _)| self.append_envelope(envelope, now_ms, *expires);
+        let appended: Vec<_> = envelopes.iter().map(append).collect();
+        let tickets = appended.iter().flatten().filter_map(|(ticket, _)| *ticket);
+        let committed = tickets
+            .max()
+            .map_or(Ok(()), |last| self.commit_through(last));
+        let done = |appended: Result<(Option<u64>, Put), StoreError>| match appended? {
+            (Some(_), put) => committed.clone().map(|()| put),
+            (None, put) => Ok(put),
+        };
+        appended.into_iter().map(done).collect()
+    }
+
+    /// Appends an envelope; durable once its ticket is. No ticket: everything of it is here.
+    fn append_envelope(
+        &self,
+        envelope: &Envelope,
+        now_ms: u64,
+        expires_at_ms: Option<u64>,
+    ) -> Result<(Option<u64>, Put), StoreError> {
         let hash = envelope.payload_hash();
-        let (ticket, put) = loop {
+        loop {
             let mut inner = self.inner.lock();
             inner.check_poison()?;
             if let Some(ticket) = inner.pending_ticket(&hash) {
@@ -142,7 +179,7 @@ impl PayloadStore {
                 if let Some(mut held) = inner.read_payload(&hash, &live)? {
                     match held.merge(envelope) {
                         None => return Err(StoreError::Conflict { hash }),
-                        Some(false) => return Ok(Put::Known),
+                        Some(false) => return Ok((None, Put::Known)),
                         Some(true) => merged = held,
                     }
                 }
@@ -155,10 +192,8 @@ impl PayloadStore {
                 expires_at_ms: expires_at_ms.map(|at| at.max(1)),
                 envelope: merged,
             }));
-            break (self.append(&mut inner, hash, record)?, put);
-        };
-        self.commit_through(ticket)?;
-        Ok(put)
+            return Ok((Some(self.append(&mut inner, hash, record)?), put));
+        }
     }
 
     /// What is stored under a hash.

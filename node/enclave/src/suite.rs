@@ -5,6 +5,7 @@ pub(crate) mod nacl;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub(crate) use nacl::SharedBoxes;
 use zeroize::Zeroizing;
 
 use crate::envelope::{Header, PARTIES_MAX, PAYLOAD_BYTES_MAX, Parties, WrappedKey, Wrapper};
@@ -66,7 +67,11 @@ impl Suite {
 }
 
 /// Encrypts a payload from `sender` to itself and the recipients.
-pub(crate) fn seal(request: &SealRequest, sender: &Identity) -> Result<Envelope, EnclaveError> {
+pub(crate) fn seal(
+    request: &SealRequest,
+    sender: &Identity,
+    shared: &SharedBoxes,
+) -> Result<Envelope, EnclaveError> {
     if request.payload.len() > PAYLOAD_BYTES_MAX {
         return Err(Refusal::PayloadTooLarge {
             got: request.payload.len() as u64,
@@ -96,7 +101,7 @@ pub(crate) fn seal(request: &SealRequest, sender: &Identity) -> Result<Envelope,
             let nonce = random()?;
             let boxes: Result<_, EnclaveError> = parties
                 .keys()
-                .map(|key| nacl_box(&content_key, sender, key, &nonce, None))
+                .map(|key| nacl_box(&content_key, (sender, shared), key, &nonce, None))
                 .collect();
             (Some(nonce), ciphertext, boxes?)
         }
@@ -128,6 +133,7 @@ pub(crate) fn seal(request: &SealRequest, sender: &Identity) -> Result<Envelope,
 pub(crate) fn unwrap(
     envelope: &Envelope,
     identity: &Identity,
+    shared: &SharedBoxes,
     wrapped: &WrappedKey,
 ) -> Result<ContentKey, Refusal> {
     let key = match (envelope.header.suite, &envelope.box_nonce) {
@@ -136,7 +142,8 @@ pub(crate) fn unwrap(
                 Some(wrapper) => (&wrapper.key, &wrapper.nonce),
                 None => (&envelope.header.sender, nonce),
             };
-            nacl::unwrap(&wrapped.bytes, nonce, identity, from)
+            let shared = shared.between(identity, from);
+            shared.and_then(|shared| nacl::unwrap(&wrapped.bytes, nonce, &shared))
         }
         (Suite::Hybrid, None) => {
             let bound = hybrid::BoxContext::new(&envelope.header, &envelope.ciphertext);
@@ -168,7 +175,7 @@ pub(crate) fn open_content(
 pub(crate) fn reseal(
     envelope: &mut Envelope,
     key: &ContentKey,
-    identity: &Identity,
+    (identity, shared): (&Identity, &SharedBoxes),
     recipients: &[KeyAnnouncement],
 ) -> Result<(), EnclaveError> {
     let bound = hybrid::BoxContext::new(&envelope.header, &envelope.ciphertext);
@@ -187,14 +194,15 @@ pub(crate) fn reseal(
             // The sender's further boxes are as its first ones; another party's have a nonce of their own, since two parties
             // that reseal to one recipient must not depend on each other.
             (Suite::Nacl, Some(nonce)) if identity.public() == envelope.header.sender => {
-                nacl_box(key, identity, &recipient.key, &nonce, None)?
+                nacl_box(key, (identity, shared), &recipient.key, &nonce, None)?
             }
             (Suite::Nacl, _) => {
                 let wrapper = Wrapper {
                     key: identity.public(),
                     nonce: random()?,
                 };
-                nacl_box(key, identity, &recipient.key, &wrapper.nonce, Some(wrapper))?
+                let from = (identity, shared);
+                nacl_box(key, from, &recipient.key, &wrapper.nonce, Some(wrapper))?
             }
             (Suite::Hybrid, _) => hybrid_box(key, recipient, &bound)?,
         };
@@ -205,15 +213,17 @@ pub(crate) fn reseal(
 
 fn nacl_box(
     key: &ContentKey,
-    from: &Identity,
+    (from, shared): (&Identity, &SharedBoxes),
     to: &PublicKey,
     nonce: &[u8; 24],
     wrapper: Option<Wrapper>,
 ) -> Result<WrappedKey, EnclaveError> {
+    let shared = shared.between(from, to);
+    let shared = shared.ok_or(Refusal::WeakKey { key: *to })?;
     Ok(WrappedKey {
         recipient: *to,
         wrapper,
-        bytes: nacl::wrap(key, nonce, from, to).ok_or_else(cipher_failed)?,
+        bytes: nacl::wrap(key, nonce, &shared).ok_or_else(cipher_failed)?,
     })
 }
 

@@ -3,6 +3,7 @@
 
 use alloy_primitives::Address;
 use bytes::Bytes;
+use futures::{StreamExt as _, stream};
 use quorate_enclave::{
     Cursor, EnclaveError, ListQuery, NewGroup, PayloadHash, PrivacyFlag, PublicKey, Refusal,
     StoreError, Stored,
@@ -11,13 +12,16 @@ use quorate_privacy::Terms;
 
 use crate::clock::now_ms;
 use crate::deliver::copy_for;
-use crate::keeping::Looked;
+use crate::keeping::{InTheClear, Looked};
 use crate::package::Package;
 use crate::wire::{
-    ANNOUNCED_MAX, Answer, GroupItem, HISTORY_MAX, Handed, PAYLOADS_BYTES_SOFT_MAX, Place,
-    RefusalCode, Request,
+    ANNOUNCED_MAX, Answer, Delivered, GroupItem, HISTORY_MAX, Handed, PAYLOADS_BYTES_SOFT_MAX,
+    Place, RefusalCode, Request, Taken,
 };
 use crate::{Exchange, ExchangeError, MemberKeys, metrics};
+
+/// Payloads of one message that the enclave is asked about at once.
+const OPENED_AT_ONCE: usize = 16;
 
 impl Exchange {
     /// Answers a request that the member `from` sent over the members' stream for private payloads. Never fails: a request that
@@ -48,9 +52,9 @@ impl Exchange {
             Err(e) => return Answer::refused(RefusalCode::Malformed, e),
         };
         match request {
-            Request::Deliver { envelope, terms } => {
-                self.take(&members, member, &envelope, &terms).await
-            }
+            Request::Deliver { items } => Answer::Taken {
+                items: self.take_all(&members, member, items).await,
+            },
             Request::Withdraw { hash } => self.give_up(member, &hash),
             Request::Fetch { hashes } => self.hand_out(&members, member, hashes).await,
             Request::List { key, place, limit } => {
@@ -67,60 +71,109 @@ impl Exchange {
         }
     }
 
-    /// A payload arrives.
-    async fn take(
+    /// Payloads arrive. What came of each, in their order.
+    async fn take_all(
         &self,
         members: &[MemberKeys],
         member: &MemberKeys,
-        envelope: &Bytes,
-        terms: &Bytes,
-    ) -> Answer {
-        let package = match Package::read(&self.inner.identity, envelope, terms) {
-            Ok(package) => package,
-            Err(e) => return Answer::refused(e.code, e.text),
+        items: Vec<Delivered>,
+    ) -> Vec<Taken> {
+        let count = items.len();
+        // Signatures take their time; not on a thread that serves many.
+        let read = self.blocking(move |inner| {
+            let read = |item: Delivered| {
+                Package::read(&inner.identity, &item.envelope, &item.terms)
+                    .map_err(|e| Taken::refused(e.code, e.text))
+            };
+            Ok(items.into_iter().map(read).collect::<Vec<_>>())
+        });
+        let Ok(read) = read.await else {
+            return vec![Taken::refused(RefusalCode::Busy, "this node is stopping"); count];
         };
+        let each = read
+            .into_iter()
+            .map(|package| async { self.believed(members, member, package?).await });
+        let believed: Vec<_> = stream::iter(each).buffered(OPENED_AT_ONCE).collect().await;
+        let kept = believed.into_iter().map(|believed| async move {
+            match believed {
+                Ok((package, clear)) => self.take(package, clear).await,
+                Err(refused) => refused,
+            }
+        });
+        let taken = futures::future::join_all(kept).await;
+        for taken in &taken {
+            if let Taken::Refused { code, text } = taken {
+                metrics::refused(metrics::Side::Here);
+                tracing::debug!(
+                    from = member.raft_id,
+                    ?code,
+                    text,
+                    "a member's payload was refused"
+                );
+            }
+        }
+        taken
+    }
+
+    /// Checks who sent a payload, and opens it.
+    async fn believed(
+        &self,
+        members: &[MemberKeys],
+        member: &MemberKeys,
+        package: Package,
+    ) -> Result<(Package, InTheClear), Taken> {
+        let refused = |code, text: &str| Err(Taken::refused(code, text));
         if package.sender_node() != member.node {
             let text = "another node signed the payload than the one that delivers it";
-            return Answer::refused(RefusalCode::NotAuthentic, text);
+            return refused(RefusalCode::NotAuthentic, text);
         }
         // Suite 2 proves the sender by the node's signature alone, so the node must be the one that the key belongs to.
         let sender = package.envelope.sender();
         if !self.belongs(members, member, &sender) {
             let text = format!("the table does not say that the sender's key {sender} is yours");
-            return Answer::refused(RefusalCode::UnknownSenderKey, text);
+            return refused(RefusalCode::UnknownSenderKey, &text);
         }
         let clear = match self.look_into(&package.envelope).await {
             Looked::Clear(clear) => clear,
             Looked::NotForUs => {
-                return Answer::refused(RefusalCode::NotForUs, "no key of ours is a recipient");
+                return refused(RefusalCode::NotForUs, "no key of ours is a recipient");
             }
-            Looked::NoContent(text) => return Answer::refused(RefusalCode::Malformed, text),
-            Looked::Failed(e) => return enclave_failed(&e),
+            Looked::NoContent(text) => return refused(RefusalCode::Malformed, &text),
+            Looked::Failed(e) => {
+                let (code, text) = why_not_opened(&e);
+                return refused(code, &text);
+            }
         };
         let terms = &package.terms.terms;
         let validated = terms.flag == PrivacyFlag::StateValidation;
         if validated && !terms.parties.contains(&clear.as_recipient) {
             let text = "the terms do not name the recipient among the parties";
-            return Answer::refused(RefusalCode::NotAuthentic, text);
+            return refused(RefusalCode::NotAuthentic, text);
         }
+        Ok((package, clear))
+    }
+
+    /// Keeps a payload that is believed.
+    async fn take(&self, package: Package, clear: InTheClear) -> Taken {
         let hash = package.hash;
-        if let Err(contract) = self.reserve(terms) {
+        if let Err(contract) = self.reserve(&package.terms.terms) {
             metrics::conflict(metrics::Side::Here);
-            return Answer::Conflict { contract };
+            return Taken::Conflict { contract };
         }
         match self.keep(package, clear).await {
             Ok(true) => {
                 metrics::stored();
-                Answer::Stored
+                Taken::Stored
             }
             Ok(false) => {
                 self.inner.reservations.release(&hash);
                 let text = "the payload was executed here, with other terms";
-                Answer::refused(RefusalCode::AlreadyExecuted, text)
+                Taken::refused(RefusalCode::AlreadyExecuted, text)
             }
             Err(e) => {
                 self.inner.reservations.release(&hash);
-                keeping_failed(&hash, &e)
+                let (code, text) = why_not_kept(&hash, &e);
+                Taken::refused(code, text)
             }
         }
     }
@@ -348,13 +401,13 @@ impl Exchange {
 }
 
 /// The enclave's no is final, its silence is not.
-fn enclave_failed(error: &EnclaveError) -> Answer {
+fn why_not_opened(error: &EnclaveError) -> (RefusalCode, String) {
     match error {
-        EnclaveError::Refused(Refusal::Forged { .. }) => Answer::refused(
+        EnclaveError::Refused(Refusal::Forged { .. }) => (
             RefusalCode::EnclaveRefused,
-            "the enclave finds the envelope forged or damaged",
+            "the enclave finds the envelope forged or damaged".to_owned(),
         ),
-        EnclaveError::Refused(refusal) => Answer::refused(RefusalCode::EnclaveRefused, refusal),
+        EnclaveError::Refused(refusal) => (RefusalCode::EnclaveRefused, refusal.to_string()),
         // Where it is and what its socket says is nobody else's business.
         EnclaveError::Unreachable { .. }
         | EnclaveError::TimedOut { .. }
@@ -363,26 +416,38 @@ fn enclave_failed(error: &EnclaveError) -> Answer {
         | EnclaveError::Protocol { .. }
         | EnclaveError::Failed { .. } => {
             tracing::warn!(error = %error, "the enclave did not answer for a member's request");
-            Answer::refused(RefusalCode::EnclaveSilent, "our enclave does not answer")
+            let text = "our enclave does not answer".to_owned();
+            (RefusalCode::EnclaveSilent, text)
+        }
+    }
+}
+
+fn enclave_failed(error: &EnclaveError) -> Answer {
+    let (code, text) = why_not_opened(error);
+    Answer::refused(code, text)
+}
+
+fn why_not_kept(hash: &PayloadHash, error: &ExchangeError) -> (RefusalCode, String) {
+    let because = |code, text: &str| (code, text.to_owned());
+    match error {
+        ExchangeError::Store(StoreError::Erased(_)) => {
+            because(RefusalCode::Erased, "the payload was erased here")
+        }
+        ExchangeError::Store(StoreError::Conflict { .. }) => because(
+            RefusalCode::NotAuthentic,
+            "another envelope is here under this hash",
+        ),
+        ExchangeError::Enclave(e) => why_not_opened(e),
+        other => {
+            tracing::error!(payload = %hash, error = %other, "a member's payload was not kept");
+            because(RefusalCode::StoreFailed, "our disk did not take it")
         }
     }
 }
 
 fn keeping_failed(hash: &PayloadHash, error: &ExchangeError) -> Answer {
-    match error {
-        ExchangeError::Store(StoreError::Erased(_)) => {
-            Answer::refused(RefusalCode::Erased, "the payload was erased here")
-        }
-        ExchangeError::Store(StoreError::Conflict { .. }) => Answer::refused(
-            RefusalCode::NotAuthentic,
-            "another envelope is here under this hash",
-        ),
-        ExchangeError::Enclave(e) => enclave_failed(e),
-        other => {
-            tracing::error!(payload = %hash, error = %other, "a member's payload was not kept");
-            Answer::refused(RefusalCode::StoreFailed, "our disk did not take it")
-        }
-    }
+    let (code, text) = why_not_kept(hash, error);
+    Answer::refused(code, text)
 }
 
 pub(crate) fn failed(what: &str, error: &ExchangeError) -> Answer {

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::package::Package;
 use crate::recipients::{Recipient, Recipients};
-use crate::wire::{Answer, Request};
+use crate::wire::Taken;
 use crate::{Distribution, Exchange, ExchangeError, Unacknowledged, metrics};
 
 /// First pause before a member is asked again, and the longest.
@@ -22,11 +22,12 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// How long the others are heard out after a conflict.
 const HEAR_OUT: Duration = Duration::from_millis(500);
 
-/// A member with the message for it.
+/// A member with what it is to get.
 #[derive(Debug, Clone)]
 pub(crate) struct Parcel {
     pub(crate) to: Recipient,
-    pub(crate) body: Bytes,
+    pub(crate) envelope: Bytes,
+    pub(crate) terms: Bytes,
 }
 
 /// What came of handing a parcel over.
@@ -156,42 +157,35 @@ pub(crate) fn copy_for(envelope: &Envelope, keys: &[PublicKey]) -> Option<Envelo
     Some(first)
 }
 
-/// The message that hands a payload to the holder of these keys.
+/// What is handed to the holder of these keys.
 pub(crate) fn parcel(package: &Package, to: Recipient) -> Option<Parcel> {
     let copy = copy_for(&package.envelope, &to.keys)?;
-    let request = Request::Deliver {
+    Some(Parcel {
+        to,
         envelope: copy.encode().into(),
         terms: package.terms.encode().into(),
-    };
-    let body = request.encode();
-    Some(Parcel { to, body })
+    })
 }
 
 impl Exchange {
     /// Asks a member once to take a payload.
     pub(crate) async fn hand_over(&self, parcel: &Parcel, timeout: Duration) -> (Outcome, bool) {
-        let answer = self
-            .ask(parcel.to.raft_id, parcel.body.clone(), timeout)
-            .await;
-        match answer {
-            Ok(Answer::Stored) => {
+        let payload = (parcel.envelope.clone(), parcel.terms.clone());
+        match self.courier(parcel.to.raft_id, payload, timeout).await {
+            Ok(Taken::Stored) => {
                 metrics::delivered();
                 (Outcome::Stored, false)
             }
-            Ok(Answer::Conflict { contract }) => {
+            Ok(Taken::Conflict { contract }) => {
                 metrics::conflict(metrics::Side::There);
                 (Outcome::Conflict(contract), false)
             }
-            Ok(Answer::Refused { code, text }) if code.is_retryable() => {
+            Ok(Taken::Refused { code, text }) if code.is_retryable() => {
                 (Outcome::Failed(text), true)
             }
-            Ok(Answer::Refused { text, .. }) => {
+            Ok(Taken::Refused { text, .. }) => {
                 metrics::refused(metrics::Side::There);
                 (Outcome::Refused(text), false)
-            }
-            Ok(other) => {
-                let reason = format!("it answers {}", other.name());
-                (Outcome::Failed(reason), true)
             }
             Err(e) if e.is_retryable() => (Outcome::Failed(e.to_string()), true),
             Err(e) => (Outcome::Refused(e.to_string()), false),

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use alloy_primitives::B256;
 use parking_lot::Mutex;
-use quorate_enclave::{Envelope, NodeKey, PayloadHash, Stored};
+use quorate_enclave::{NodeKey, PayloadHash, Stored};
 use quorate_privacy::Executed;
 
 use crate::clock::now_ms;
@@ -146,14 +146,9 @@ impl Exchange {
         let transactions: BTreeSet<B256> = reports.iter().map(|r| r.transaction).collect();
         let early = self.inner.digests.take_early(&transactions);
         let own = self.node();
-        let for_records = reports.clone();
-        self.blocking(move |inner| {
-            for report in &for_records {
-                inner.records.set_executed(&report.hash)?;
-            }
-            Ok(())
-        })
-        .await?;
+        let executed: Vec<PayloadHash> = reports.iter().map(|report| report.hash).collect();
+        self.blocking(move |inner| Ok(inner.records.set_executed(executed.iter())?))
+            .await?;
         for report in &reports {
             let found = ExecutedDigest {
                 height: report.height,
@@ -221,16 +216,15 @@ impl Exchange {
         let Some(view) = self.state_view() else {
             return Answer::refused(RefusalCode::Busy, "private state is not there yet");
         };
-        for item in items {
-            // Nobody else's word counts, nor is anyone else told anything.
-            match self.shares(member, item.payload).await {
-                Ok(true) => {}
-                Ok(false) => continue,
-                Err(e) => {
-                    tracing::error!(payload = %item.payload, error = %e, "a digest of a member cannot be compared");
-                    return Answer::refused(RefusalCode::StoreFailed, "our disk does not answer");
-                }
+        // Nobody else's word counts, nor is anyone else told anything.
+        let shared = match self.shared_with(member, items).await {
+            Ok(shared) => shared,
+            Err(e) => {
+                tracing::error!(error = %e, "the digests of a member cannot be compared");
+                return Answer::refused(RefusalCode::StoreFailed, "our disk does not answer");
             }
+        };
+        for item in shared {
             match view.executed(&item.transaction) {
                 None => self.inner.digests.keep_early(member.node, item),
                 Some(found) if differs(&item, &found) => {
@@ -245,18 +239,29 @@ impl Exchange {
         Answer::Differences { items: different }
     }
 
-    /// True if this member and we are both parties of a payload: it sent it to us, or we to it.
-    async fn shares(&self, member: &MemberKeys, hash: PayloadHash) -> Result<bool, ExchangeError> {
-        let found = self
-            .blocking(move |inner| Ok(inner.store.get(&hash)?))
-            .await?;
-        let Some(Stored::Held { envelope, .. }) = found else {
-            return Ok(false);
-        };
-        let members = self.members();
-        let theirs = |key| self.belongs(&members, member, &key);
-        let sent_by = |envelope: &Envelope| envelope.context().sender_node;
-        Ok(sent_by(&envelope) == member.node || envelope.recipients().any(theirs))
+    /// Those about payloads of which this member and we are both parties: it sent them to us, or we to it.
+    async fn shared_with(
+        &self,
+        member: &MemberKeys,
+        items: Vec<DigestItem>,
+    ) -> Result<Vec<DigestItem>, ExchangeError> {
+        let (this, member) = (self.clone(), member.clone());
+        self.blocking(move |inner| {
+            let members = this.members();
+            let theirs = |key| this.belongs(&members, &member, &key);
+            let mut shared = Vec::with_capacity(items.len());
+            for item in items {
+                let Some(Stored::Held { envelope, .. }) = inner.store.get(&item.payload)? else {
+                    continue;
+                };
+                let sent = envelope.context().sender_node == member.node;
+                if sent || envelope.recipients().any(theirs) {
+                    shared.push(item);
+                }
+            }
+            Ok(shared)
+        })
+        .await
     }
 
     async fn alarm(

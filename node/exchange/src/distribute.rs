@@ -89,7 +89,8 @@ impl Exchange {
         let deadline = Instant::now() + self.inner.config.acknowledge_timeout;
         let _permit = self.permit(deadline).await?;
         let recipients = self.recipients(&how).await?;
-        let envelope = self.seal(&content, &how, &recipients).await?;
+        // The signature of its terms will stand for the envelope, too.
+        let envelope = self.seal(&content, &how, &recipients).await?.envelope;
         let clear = InTheClear {
             content,
             as_recipient: envelope.sender(),
@@ -116,7 +117,11 @@ impl Exchange {
         };
         let recipients = self.recipients(&how).await?;
         let content = Content::Data(data);
-        let envelope = self.seal(&content, &how, &recipients).await?;
+        let mut sealed = self.seal(&content, &how, &recipients).await?;
+        // There are no terms yet whose signature could stand for the envelope.
+        let signed = sealed.sign(|digest| self.inner.peers.sign(digest));
+        signed.map_err(|reason| ExchangeError::Signature { reason })?;
+        let envelope = sealed.envelope;
         let hash = envelope.payload_hash();
         self.blocking(move |inner| Ok(inner.store.put(&envelope, now_ms(), None)?))
             .await?;
@@ -181,7 +186,7 @@ impl Exchange {
         content: &Content,
         how: &Distribution,
         recipients: &Recipients,
-    ) -> Result<Envelope, ExchangeError> {
+    ) -> Result<Sealed, ExchangeError> {
         let request = SealRequest {
             payload: content.encode().into(),
             sender: how.sender,
@@ -195,10 +200,7 @@ impl Exchange {
             },
             suite: self.inner.identity.suite,
         };
-        let mut sealed: Sealed = self.inner.enclave.seal(request).await?;
-        let signed = sealed.sign(|digest| self.inner.peers.sign(digest));
-        signed.map_err(|reason| ExchangeError::Signature { reason })?;
-        Ok(sealed.envelope)
+        Ok(self.inner.enclave.seal(request).await?)
     }
 
     async fn reseal(
@@ -290,7 +292,8 @@ impl Exchange {
             acknowledgements: deliver::effective(how),
         };
         terms.check()?;
-        let signed = terms.sign(self.inner.identity.chain_id, |digest| {
+        let chain_id = self.inner.identity.chain_id;
+        let signed = terms.sign(chain_id, &envelope.signing_digest(), |digest| {
             self.inner.peers.sign(digest)
         });
         let package = Package {
@@ -486,14 +489,11 @@ impl Exchange {
         }
         let pending = deliver::unacknowledged(parcels, &outcomes, |_, _| true);
         let hash = sending.package.hash;
-        if pending.is_empty() {
-            self.blocking(move |inner| Ok(inner.records.set_distributed(&hash, now_ms())?))
-                .await?;
-        } else {
+        self.note_acknowledged(hash);
+        if !pending.is_empty() {
             let entries = outbox_entries(parcels, &outcomes);
             let policy = needed.policy(parcels);
             self.blocking(move |inner| {
-                inner.records.set_distributed(&hash, now_ms())?;
                 Ok(inner.outbox.enter(&hash, &entries, &policy, now_ms())?)
             })
             .await?;

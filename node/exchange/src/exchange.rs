@@ -14,7 +14,9 @@ use quorate_kv::{Kv, SledConfig, SledKv};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::cache::OpenedCache;
+use crate::courier::Couriers;
 use crate::digests::Digests;
+use crate::keeper::Keeper;
 use crate::records::Records;
 use crate::reservations::Reservations;
 use crate::wanted::Wanted;
@@ -55,6 +57,8 @@ pub(crate) struct Inner {
     pub(crate) reservations: Reservations,
     pub(crate) wanted: Wanted,
     pub(crate) digests: Digests,
+    pub(crate) couriers: Couriers,
+    pub(crate) keeper: Keeper,
     /// The member table as it was when its keys were last remembered.
     members_seen: Mutex<Option<Arc<Vec<MemberKeys>>>>,
     /// Keys of our enclave as it last told them.
@@ -144,6 +148,8 @@ impl Exchange {
             reservations: Reservations::new(config.reservation),
             wanted: Wanted::default(),
             digests: Digests::default(),
+            couriers: Couriers::default(),
+            keeper: Keeper::default(),
             answering: Semaphore::new(config.answers_max),
             distributing: Semaphore::new(config.distributions_max),
             enclave,

@@ -7,7 +7,7 @@ use quorate_privacy::{Content, SignedTerms};
 
 use crate::cache::OpenedPayload;
 use crate::clock::now_ms;
-use crate::exchange::Inner;
+use crate::keeper::ToKeep;
 use crate::package::Package;
 use crate::records::Admitted;
 use crate::{Exchange, ExchangeError, metrics};
@@ -59,21 +59,16 @@ impl Exchange {
         package: Package,
         clear: InTheClear,
     ) -> Result<bool, ExchangeError> {
-        let hash = package.hash;
-        let terms = package.terms.clone();
-        let expires_at_ms = self.expires_at_ms(&terms)?;
-        // Both wait for the disk, so side by side. Whichever a crash leaves alone is harmless: terms without a payload say nothing,
-        // and a payload without terms counts as missing.
-        let of_terms = self.blocking(move |inner| keep_terms(inner, &terms));
-        let envelope = package.envelope;
-        let of_payload =
-            self.blocking(move |inner| Ok(inner.store.put(&envelope, now_ms(), expires_at_ms)?));
-        let (admitted, put) = tokio::join!(of_terms, of_payload);
-        put?;
-        if admitted? == Admitted::Executed {
+        let (hash, terms) = (package.hash, package.terms);
+        let payload = ToKeep {
+            expires_at_ms: self.expires_at_ms(&terms)?,
+            envelope: package.envelope,
+            terms: terms.clone(),
+        };
+        if self.keep_durably(payload).await? == Admitted::Executed {
             return Ok(false);
         }
-        self.remember(hash, package.terms, clear);
+        self.remember(hash, terms, clear);
         Ok(true)
     }
 
@@ -100,13 +95,4 @@ impl Exchange {
         let lives = group.and_then(|group| group.payloads_live_ms);
         Ok(lives.map(|ms| now_ms().saturating_add(ms)))
     }
-}
-
-fn keep_terms(inner: &Inner, terms: &SignedTerms) -> Result<Admitted, ExchangeError> {
-    let admitted = inner.records.admit_terms(terms)?;
-    // Known ones may have been written by someone who is still waiting for the disk.
-    if admitted != Admitted::Executed {
-        inner.records.make_durable()?;
-    }
-    Ok(admitted)
 }

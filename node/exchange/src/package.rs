@@ -100,9 +100,13 @@ impl Package {
         {
             return wrong("the parties");
         }
-        let signed = envelope.verify_signature();
-        signed.map_err(|e| refuse(e.to_string()))?;
-        let signed = self.terms.verify(identity.chain_id);
+        // One that was stored before it was sent was signed then, without terms.
+        if envelope.is_signed() {
+            let signed = envelope.verify_signature();
+            signed.map_err(|e| refuse(e.to_string()))?;
+        }
+        let envelope = envelope.signing_digest();
+        let signed = self.terms.verify(identity.chain_id, &envelope);
         signed.map_err(|e| refuse(e.to_string()))
     }
 }

@@ -80,7 +80,11 @@ impl Exchange {
         let own = self.node();
         self.blocking(move |inner| {
             let entered = inner.outbox.deliveries(&hash)?;
-            let Some(at_ms) = inner.records.distributed_at(&hash)? else {
+            let noted = match inner.keeper.acknowledged_at(&hash) {
+                Some(at_ms) => Some(at_ms),
+                None => inner.records.acknowledged_at(&hash)?,
+            };
+            let Some(at_ms) = noted else {
                 return Ok(entered);
             };
             if !entered.is_empty() {

@@ -13,7 +13,7 @@
 //! b | transaction | node   → number of the alarm about these two
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use alloy_primitives::B256;
@@ -28,6 +28,8 @@ use crate::{Alarm, ExchangeIdentity, ExchangeOpenError, RecordError};
 
 const PREFIX: &[u8] = b"xr/";
 const FORMAT: u8 = 1;
+/// Terms that are written at once: the store takes larger batches badly.
+const BATCH_BYTES: usize = 256 * 1024;
 /// Terms are cut into parts of this size, below the largest value of the store.
 const PART_BYTES: usize = 4000;
 /// Alarms that are kept. Of more, the oldest are dropped: whoever did not look at these looks at none.
@@ -138,13 +140,41 @@ impl Records {
         Ok(Some(bytes).filter(|bytes| !bytes.is_empty()))
     }
 
-    /// Writes the terms of a payload, unless it was executed with others. They are durable after
-    /// [`make_durable`](Self::make_durable).
-    pub(crate) fn admit_terms(&self, signed: &SignedTerms) -> Result<Admitted, RecordError> {
-        let hash = &signed.terms.hash;
-        let bytes = signed.encode();
+    /// Writes the terms of payloads, except of those that were executed with others, and when payloads were acknowledged as their
+    /// senders asked. The terms are durable after [`make_durable`](Self::make_durable); the rest need not be, it says what
+    /// happened, no more.
+    pub(crate) fn admit_terms(
+        &self,
+        signed: &[SignedTerms],
+        acknowledged_at_ms: &BTreeMap<PayloadHash, u64>,
+    ) -> Result<Vec<Admitted>, RecordError> {
         // One writer at a time: parts of two must not mix.
         let _held = self.state.lock();
+        let mut batch = Batch::new();
+        for (hash, at_ms) in acknowledged_at_ms {
+            batch.put(key(b'd', &[hash.as_bytes()]), at_ms.to_be_bytes().to_vec());
+        }
+        let mut admitted = Vec::with_capacity(signed.len());
+        let mut entered = BTreeSet::new();
+        for signed in signed {
+            // What is looked up below must not lie in this batch.
+            if batch.size_bytes() >= BATCH_BYTES || !entered.insert(signed.terms.hash) {
+                self.kv.write(std::mem::take(&mut batch))?;
+                entered = BTreeSet::from([signed.terms.hash]);
+            }
+            admitted.push(self.enter_terms(&mut batch, signed)?);
+        }
+        self.kv.write(batch)?;
+        Ok(admitted)
+    }
+
+    fn enter_terms(
+        &self,
+        batch: &mut Batch,
+        signed: &SignedTerms,
+    ) -> Result<Admitted, RecordError> {
+        let hash = &signed.terms.hash;
+        let bytes = signed.encode();
         let old = self.terms_bytes(hash)?;
         if old.as_ref().is_some_and(|old| *old == bytes) {
             return Ok(Admitted::Known);
@@ -152,7 +182,6 @@ impl Records {
         if old.is_some() && self.was_executed(hash)? {
             return Ok(Admitted::Executed);
         }
-        let mut batch = Batch::new();
         let old_parts = old.map_or(0, |old| old.len().div_ceil(PART_BYTES));
         let mut parts = 0usize;
         for part in bytes.chunks(PART_BYTES) {
@@ -165,7 +194,6 @@ impl Records {
         for party in &signed.terms.parties {
             batch.put(key(b'p', &[party.as_bytes(), hash.as_bytes()]), Vec::new());
         }
-        self.kv.write(batch)?;
         Ok(Admitted::Written)
     }
 
@@ -191,26 +219,23 @@ impl Records {
         hashes.collect()
     }
 
-    /// Remembers that a payload was executed; not durable: it is executed again otherwise.
-    pub(crate) fn set_executed(&self, hash: &PayloadHash) -> Result<(), RecordError> {
-        self.put(key(b'x', &[hash.as_bytes()]), Vec::new())
+    /// Remembers that payloads were executed; not durable: they are executed again otherwise.
+    pub(crate) fn set_executed<'a>(
+        &self,
+        hashes: impl Iterator<Item = &'a PayloadHash>,
+    ) -> Result<(), RecordError> {
+        let mut batch = Batch::new();
+        for hash in hashes {
+            batch.put(key(b'x', &[hash.as_bytes()]), Vec::new());
+        }
+        Ok(self.kv.write(batch)?)
     }
 
     pub(crate) fn was_executed(&self, hash: &PayloadHash) -> Result<bool, RecordError> {
         Ok(self.kv.get(&key(b'x', &[hash.as_bytes()]))?.is_some())
     }
 
-    /// Remembers that a payload was acknowledged as its sender asked; not durable: it says what happened, no more.
-    pub(crate) fn set_distributed(
-        &self,
-        hash: &PayloadHash,
-        at_ms: u64,
-    ) -> Result<(), RecordError> {
-        let value = at_ms.to_be_bytes().to_vec();
-        self.put(key(b'd', &[hash.as_bytes()]), value)
-    }
-
-    pub(crate) fn distributed_at(&self, hash: &PayloadHash) -> Result<Option<u64>, RecordError> {
+    pub(crate) fn acknowledged_at(&self, hash: &PayloadHash) -> Result<Option<u64>, RecordError> {
         let found = self.kv.get(&key(b'd', &[hash.as_bytes()]))?;
         found
             .map(|value| number(&value, "distribution"))
@@ -230,10 +255,18 @@ impl Records {
         seen: bool,
     ) -> Result<usize, RecordError> {
         let mut state = self.state.lock();
+        let changes = |(public, node): &(PublicKey, NodeKey)| {
+            let old = state.history.get(public);
+            old.is_none_or(|old| seen && *old != Known { node: *node, seen })
+        };
+        let news: Vec<_> = keys.filter(changes).collect();
+        if news.is_empty() {
+            return Ok(0);
+        }
         let mut history = (*state.history).clone();
         let mut batch = Batch::new();
         let mut added = 0;
-        for (public, node) in keys {
+        for (public, node) in news {
             let old = history.get(&public);
             let known = Known { node, seen };
             if old.is_some_and(|old| !seen || *old == known) {

@@ -6,6 +6,8 @@
 //! - Pages over 128 KiB go to files that it never syncs. Values and keys have a limit, so no page gets there.
 //! - One tree and one batch per write: batches are atomic inside one tree only.
 //! - Some kinds of damage make it panic while it opens; that panic is caught and is [`OpenError::Damaged`] like the others.
+//! - Before each batch it hands what lies in its buffer to the disk, and wakes all of its threads for that. A single write is no
+//!   batch, therefore; and callers put much into one.
 //! - While it applies a batch it holds a lock that all stores of the process share. Large writes go through a
 //!   [journal](crate::journal) and are applied in small batches, sorted, which also touches each page once.
 //! - Its cleaning of old segments runs on the periodic flush thread, so that thread must stay on.
@@ -14,7 +16,7 @@ use std::fs::{self, File};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -24,6 +26,10 @@ use crate::{Batch, Direction, KeyRange, Kv, KvError, OpenError, Scan, Write};
 
 /// Entries per batch of a large write: a few milliseconds under sled's lock.
 const CHUNK_WRITES: usize = 512;
+
+/// How often a locked store is tried again, and the pause before that.
+const LOCKED_TRIES: u32 = 50;
+const LOCKED_PAUSE: Duration = Duration::from_millis(20);
 
 /// sled's name for the tree with the mark that says a journal is being applied.
 const JOURNAL_TREE: &[u8] = b"journal";
@@ -102,8 +108,20 @@ impl SledKv {
             .path(dir)
             .cache_capacity(config.cache_capacity_bytes)
             .flush_every_ms(Some(config.flush_every_ms));
-        // What sled leaves behind when it panics here is a half-built value that nobody can reach any more.
-        let db = match catch_unwind(AssertUnwindSafe(|| settings.open())) {
+        let mut tries = 0;
+        let db = loop {
+            // What sled leaves behind when it panics here is a half-built value that nobody can reach any more.
+            let opened = catch_unwind(AssertUnwindSafe(|| settings.open()));
+            // An instance of this process that was just dropped holds its lock until its last write is through.
+            match &opened {
+                Ok(Err(error)) if tries < LOCKED_TRIES && is_locked(error) => {
+                    tries += 1;
+                    std::thread::sleep(LOCKED_PAUSE);
+                }
+                _ => break opened,
+            }
+        };
+        let db = match db {
             Ok(Ok(db)) => db,
             Ok(Err(error)) => return Err(open_error(dir, &error)),
             Err(panic) => {
@@ -288,16 +306,23 @@ impl Kv for SledKv {
         fail_point!("kv.write", |e| self.poison(io_failed("write", &e)));
         let started = Instant::now();
         let size_bytes = batch.size_bytes();
-        let mut writes = sled::Batch::default();
-        for write in batch.into_writes() {
-            match write.value {
-                Some(value) => writes.insert(write.key, value),
-                None => writes.remove(write.key),
+        let written = match <[Write; 1]>::try_from(batch.into_writes()) {
+            Ok([single]) => match single.value {
+                Some(value) => self.db.insert(single.key, value).map(drop),
+                None => self.db.remove(single.key).map(drop),
+            },
+            Err(several) => {
+                let mut writes = sled::Batch::default();
+                for write in several {
+                    match write.value {
+                        Some(value) => writes.insert(write.key, value),
+                        None => writes.remove(write.key),
+                    }
+                }
+                self.db.apply_batch(writes)
             }
-        }
-        self.db
-            .apply_batch(writes)
-            .map_err(|error| self.poison(kv_error("write", &error)))?;
+        };
+        written.map_err(|error| self.poison(kv_error("write", &error)))?;
         metrics::counter!("quorate_kv_written_bytes_total").increment(size_bytes as u64);
         metrics::histogram!("quorate_kv_write_seconds").record(started.elapsed().as_secs_f64());
         Ok(())
@@ -384,6 +409,12 @@ fn is_damage(error: &sled::Error) -> bool {
         | sled::Error::ReportableBug(_)
         | sled::Error::Corruption { .. } => true,
     }
+}
+
+/// True if someone else has the files open.
+fn is_locked(error: &sled::Error) -> bool {
+    let text = "could not acquire lock";
+    matches!(error, sled::Error::Io(error) if error.to_string().contains(text))
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {

@@ -5,8 +5,9 @@
 //!  [[contract, creation hash] …], [execution root], [[contract, digest] …], sender node,
 //!  [kind, k, [node …]]]
 //! signed = [terms as above, signature (65)]
-//! digest = keccak256( "quorate private terms 1" | chain id, u64 big-endian | the encoding )
+//! digest = keccak256( "quorate private terms 1" | chain id, u64 big-endian | signing digest of the envelope (32) | the encoding )
 //! ```
+//! With that one signature the sending node stands for the envelope as well: whoever has both can prove who sent what.
 //! Exactly one byte string encodes terms.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -273,11 +274,12 @@ impl Terms {
         Ok(())
     }
 
-    /// What the sending node signs.
-    pub fn signing_digest(&self, chain_id: u64) -> B256 {
+    /// What the sending node signs about the envelope with this [signing digest](quorate_enclave::Envelope::signing_digest).
+    pub fn signing_digest(&self, chain_id: u64, envelope: &B256) -> B256 {
         let mut hasher = Keccak256::new();
         hasher.update(DIGEST_DOMAIN);
         hasher.update(chain_id.to_be_bytes());
+        hasher.update(envelope);
         hasher.update(self.encode());
         hasher.finalize()
     }
@@ -289,9 +291,10 @@ impl Terms {
     pub fn sign<E>(
         self,
         chain_id: u64,
+        envelope: &B256,
         sign: impl FnOnce(B256) -> Result<[u8; 65], E>,
     ) -> Result<SignedTerms, E> {
-        let signature = sign(self.signing_digest(chain_id))?;
+        let signature = sign(self.signing_digest(chain_id, envelope))?;
         Ok(SignedTerms {
             terms: self,
             signature,
@@ -324,13 +327,16 @@ impl SignedTerms {
         Ok(signed)
     }
 
-    /// Checks that the node which the terms name signed them, on this chain.
+    /// Checks that the node which the terms name signed them and the envelope with this signing digest, on this chain.
     ///
     /// # Errors
     /// [`TermsError::Signature`] or [`TermsError::OtherSigner`].
-    pub fn verify(&self, chain_id: u64) -> Result<(), TermsError> {
-        let found = signer(&self.signature, self.terms.signing_digest(chain_id))
-            .ok_or(TermsError::Signature)?;
+    pub fn verify(&self, chain_id: u64, envelope: &B256) -> Result<(), TermsError> {
+        let found = signer(
+            &self.signature,
+            self.terms.signing_digest(chain_id, envelope),
+        )
+        .ok_or(TermsError::Signature)?;
         let expected = self.terms.sender_node;
         if found != expected {
             return Err(TermsError::OtherSigner { expected, found });

@@ -94,6 +94,11 @@ impl Envelope {
         Ok(())
     }
 
+    /// True if there is a signature; it may still be wrong.
+    pub const fn is_signed(&self) -> bool {
+        self.signature.is_some()
+    }
+
     /// Checks that the node which the envelope names as its sender signed it.
     ///
     /// # Errors

@@ -53,6 +53,10 @@ fn terms(n: u8, parties: u8) -> SignedTerms {
     }
 }
 
+fn admit(records: &Records, terms: &SignedTerms) -> Result<Vec<Admitted>, RecordError> {
+    records.admit_terms(std::slice::from_ref(terms), &BTreeMap::new())
+}
+
 #[test]
 fn terms_of_any_length_read_back_and_give_way_until_they_are_executed() {
     let kv = Arc::new(MemoryKv::new());
@@ -61,13 +65,24 @@ fn terms_of_any_length_read_back_and_give_way_until_they_are_executed() {
     // More than one part, then fewer.
     for parties in [200, 0, 2] {
         let terms = terms(1, parties);
-        assert_eq!(records.admit_terms(&terms), Ok(Admitted::Written));
-        assert_eq!(records.admit_terms(&terms), Ok(Admitted::Known));
+        assert_eq!(admit(&records, &terms), Ok(vec![Admitted::Written]));
+        assert_eq!(admit(&records, &terms), Ok(vec![Admitted::Known]));
         assert_eq!(records.terms(&hash(1)), Ok(Some(terms)));
     }
-    records.set_executed(&hash(1)).unwrap();
-    assert_eq!(records.admit_terms(&terms(1, 2)), Ok(Admitted::Known));
-    assert_eq!(records.admit_terms(&terms(1, 3)), Ok(Admitted::Executed));
+    records.set_executed([hash(1)].iter()).unwrap();
+    assert_eq!(admit(&records, &terms(1, 2)), Ok(vec![Admitted::Known]));
+    // In one go, each on top of the one before.
+    let several = [terms(1, 3), terms(2, 1), terms(2, 4), terms(2, 4)];
+    assert_eq!(
+        records.admit_terms(&several, &BTreeMap::new()),
+        Ok(vec![
+            Admitted::Executed,
+            Admitted::Written,
+            Admitted::Written,
+            Admitted::Known
+        ])
+    );
+    assert_eq!(records.terms(&hash(2)), Ok(Some(terms(2, 4))));
     assert_eq!(records.terms(&hash(1)), Ok(Some(terms(1, 2))));
     records.make_durable().unwrap();
     kv.crash();
@@ -78,7 +93,7 @@ fn terms_of_any_length_read_back_and_give_way_until_they_are_executed() {
 fn payloads_that_name_a_party_are_listed_page_by_page() {
     let records = open(&Arc::new(MemoryKv::new()));
     for n in [3, 1, 2] {
-        records.admit_terms(&terms(n, 5)).unwrap();
+        admit(&records, &terms(n, 5)).unwrap();
     }
     assert_eq!(
         records.named(&key_of(4), None, 2),

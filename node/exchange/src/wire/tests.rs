@@ -1,4 +1,6 @@
 use proptest::prelude::*;
+use quorate_enclave::{KeyAnnouncement, NodeKey};
+use quorate_privacy::{HandoverHead, HandoverOutcome};
 
 use super::*;
 
@@ -47,8 +49,9 @@ fn requests() -> impl Strategy<Value = Request> {
         any::<u64>(),
         proptest::collection::btree_set(key(), 1..5),
     );
+    let delivered = (blob(), blob()).prop_map(|(envelope, terms)| Delivered { envelope, terms });
     prop_oneof![
-        (blob(), blob()).prop_map(|(envelope, terms)| Request::Deliver { envelope, terms }),
+        proptest::collection::vec(delivered, 1..4).prop_map(|items| Request::Deliver { items }),
         hash().prop_map(|hash| Request::Withdraw { hash }),
         proptest::collection::vec(hash(), 1..=FETCH_MAX)
             .prop_map(|hashes| Request::Fetch { hashes }),
@@ -98,10 +101,14 @@ fn answers() -> impl Strategy<Value = Answer> {
         bytes[1..].copy_from_slice(&node);
         (key, NodeKey::from(bytes))
     });
+    let taken = prop_oneof![
+        Just(Taken::Stored),
+        (code.clone(), "[a-z ]{0,600}").prop_map(|(code, text)| Taken::refused(code, text)),
+        any::<[u8; 20]>().prop_map(|a| Taken::Conflict { contract: a.into() }),
+    ];
     prop_oneof![
-        Just(Answer::Stored),
+        proptest::collection::vec(taken, 1..4).prop_map(|items| Answer::Taken { items }),
         (code, "[a-z ]{0,600}").prop_map(|(code, text)| Answer::refused(code, text)),
-        any::<[u8; 20]>().prop_map(|a| Answer::Conflict { contract: a.into() }),
         proptest::collection::vec(handed, 1..4).prop_map(|items| Answer::Payloads { items }),
         (
             proptest::collection::vec(hash(), 0..5),
@@ -151,7 +158,7 @@ proptest! {
         bytes[place] = byte;
         // Control characters are taken out of texts that people read; everything else is as it was.
         if let Ok(read) = Answer::decode(&bytes.clone().into())
-            && !matches!(read, Answer::Refused { .. })
+            && !matches!(read, Answer::Refused { .. } | Answer::Taken { .. })
         {
             prop_assert_eq!(&read.encode()[..], &bytes[..]);
         }
@@ -168,7 +175,7 @@ proptest! {
             prop_assert_eq!(read.encode(), bytes.clone());
         }
         if let Ok(read) = Answer::decode(&bytes)
-            && !matches!(read, Answer::Refused { .. })
+            && !matches!(read, Answer::Refused { .. } | Answer::Taken { .. })
         {
             prop_assert_eq!(read.encode(), bytes);
         }
@@ -179,12 +186,27 @@ proptest! {
 fn the_encodings_are_these() {
     let hex = |bytes: Bytes| alloy_primitives::hex::encode(bytes);
     let deliver = Request::Deliver {
-        envelope: Bytes::from_static(&[0xaa, 0xbb]),
-        terms: Bytes::from_static(&[0xcc]),
+        items: vec![Delivered {
+            envelope: Bytes::from_static(&[0xaa, 0xbb]),
+            terms: Bytes::from_static(&[0xcc]),
+        }],
     };
-    assert_eq!(hex(deliver.encode()), "010100000002aabbcc");
+    assert_eq!(hex(deliver.encode()), "01010100000002aabb00000001cc");
     assert_eq!(hex(Request::Keys.encode()), "0107");
-    assert_eq!(hex(Answer::Stored.encode()), "0101");
+    let taken = Answer::Taken {
+        items: vec![
+            Taken::Stored,
+            Taken::refused(RefusalCode::Erased, "gone"),
+            Taken::Conflict {
+                contract: Address::repeat_byte(5),
+            },
+        ],
+    };
+    let contract = "05".repeat(20);
+    assert_eq!(
+        hex(taken.encode()),
+        format!("0101030001080004676f6e6502{contract}")
+    );
     assert_eq!(
         hex(Answer::refused(RefusalCode::Erased, "gone").encode()),
         "010208676f6e65"
@@ -204,7 +226,7 @@ fn the_encodings_are_these() {
 
 #[test]
 fn lengths_that_promise_too_much_are_refused_before_anything_is_taken() {
-    let long = [1, 1, 0xff, 0xff, 0xff, 0xff];
+    let long = [1, 1, 1, 0xff, 0xff, 0xff, 0xff];
     assert!(matches!(
         Request::decode(&Bytes::copy_from_slice(&long)),
         Err(WireError::OutOfRange {

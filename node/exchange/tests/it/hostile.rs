@@ -7,21 +7,30 @@ use quorate_privacy::{Lookup, SignedTerms};
 
 use crate::network::{CHAIN_ID, Fate, Network, content, party, reference, sign, unknown_hash};
 
-const STORED: u8 = 1;
+const TAKEN: u8 = 1;
+const STORED: u8 = 0;
 const REFUSED: u8 = 2;
 const DELIVER: u8 = 1;
 
-/// Envelope and signed terms of a delivery.
+/// Envelope and signed terms of a delivery of one payload.
 fn taken_apart(body: &Bytes) -> (Vec<u8>, Vec<u8>) {
-    let length = u32::from_be_bytes(body[2..6].try_into().unwrap()) as usize;
-    (body[6..6 + length].to_vec(), body[6 + length..].to_vec())
+    assert_eq!(body[2], 1, "a delivery of one payload");
+    let long = |from: usize| {
+        let length = u32::from_be_bytes(body[from..from + 4].try_into().unwrap());
+        from + 4..from + 4 + length as usize
+    };
+    let envelope = long(3);
+    let terms = long(envelope.end);
+    assert_eq!(terms.end, body.len());
+    (body[envelope].to_vec(), body[terms].to_vec())
 }
 
 fn put_together(envelope: &[u8], terms: &[u8]) -> Bytes {
-    let mut body = vec![1, DELIVER];
-    body.extend_from_slice(&u32::try_from(envelope.len()).unwrap().to_be_bytes());
-    body.extend_from_slice(envelope);
-    body.extend_from_slice(terms);
+    let mut body = vec![1, DELIVER, 1];
+    for part in [envelope, terms] {
+        body.extend_from_slice(&u32::try_from(part.len()).unwrap().to_be_bytes());
+        body.extend_from_slice(part);
+    }
     body.into()
 }
 
@@ -39,8 +48,15 @@ fn list(key: &PublicKey) -> Bytes {
     body.into()
 }
 
+/// Whether the one payload of a delivery is stored; refused with the whole request, or on its own.
 async fn kind(network: &Network, from: u64, to: u64, body: Bytes) -> u8 {
-    network.at(to).answer(from, body).await[1]
+    let answer = network.at(to).answer(from, body).await;
+    match (answer[1], &answer[2..]) {
+        (REFUSED, _) => REFUSED,
+        (TAKEN, [1, 0]) => STORED,
+        (TAKEN, [1, 1, ..]) => REFUSED,
+        other => panic!("it is answered with {other:?}"),
+    }
 }
 
 #[tokio::test]
@@ -92,10 +108,11 @@ async fn terms_of_another_payload_or_signer_or_chain_are_refused() {
     assert_eq!(kind(&network, 1, 2, swapped).await, REFUSED);
 
     let signed = SignedTerms::decode(&terms).unwrap();
+    let digest = Envelope::decode(&envelope).unwrap().signing_digest();
     let secret = |n: u64| network.node(n).secret;
     let resigned = |chain_id, n: u64| {
         let terms = signed.terms.clone();
-        let signed = terms.sign(chain_id, |d| Ok::<_, ()>(sign(&secret(n), d)));
+        let signed = terms.sign(chain_id, &digest, |d| Ok::<_, ()>(sign(&secret(n), d)));
         put_together(&envelope, &signed.unwrap().encode())
     };
     assert_eq!(kind(&network, 1, 2, resigned(CHAIN_ID, 1)).await, STORED);
@@ -105,7 +122,7 @@ async fn terms_of_another_payload_or_signer_or_chain_are_refused() {
     // Terms that name another sending node, correctly signed by it.
     let mut foreign = signed.terms.clone();
     foreign.sender_node = network.node(3).node();
-    let foreign = foreign.sign(CHAIN_ID, |d| Ok::<_, ()>(sign(&secret(3), d)));
+    let foreign = foreign.sign(CHAIN_ID, &digest, |d| Ok::<_, ()>(sign(&secret(3), d)));
     let body = put_together(&envelope, &foreign.unwrap().encode());
     assert_eq!(kind(&network, 3, 2, body.clone()).await, REFUSED);
     assert_eq!(kind(&network, 1, 2, body).await, REFUSED);
@@ -201,4 +218,34 @@ async fn what_a_liar_hands_out_is_not_taken() {
     })
     .await;
     network.stop(3).await;
+}
+
+#[tokio::test]
+async fn of_payloads_in_one_message_each_is_judged_on_its_own() {
+    let network = Network::of_four();
+    let how = Distribution::to([network.key(2)]);
+    let one = &network.at(1);
+    one.distribute(content("a"), how.clone()).await.unwrap();
+    let (envelope, terms) = taken_apart(&network.last_request(1, 2, DELIVER));
+    one.distribute(content("b"), how).await.unwrap();
+    let (other, others) = taken_apart(&network.last_request(1, 2, DELIVER));
+    let mut body = vec![1, DELIVER, 4];
+    let parts = [
+        [&envelope, &terms],
+        // Terms of another payload, nothing that decodes, and one that is good again.
+        [&envelope, &others],
+        [&terms, &terms],
+        [&other, &others],
+    ];
+    for part in parts.iter().flatten() {
+        body.extend_from_slice(&u32::try_from(part.len()).unwrap().to_be_bytes());
+        body.extend_from_slice(part);
+    }
+    let answer = network.at(2).answer(1, body.into()).await;
+    assert_eq!(answer[..4], [1, TAKEN, 4, STORED]);
+    let refused = |at: usize| {
+        assert_eq!(answer[at], 1, "the payload is refused");
+        at + 4 + usize::from(u16::from_be_bytes([answer[at + 2], answer[at + 3]]))
+    };
+    assert_eq!(answer[refused(refused(4))..], [STORED]);
 }

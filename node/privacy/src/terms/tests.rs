@@ -3,6 +3,9 @@ use proptest::collection::{btree_map, btree_set};
 use proptest::prelude::*;
 use secp256k1::SecretKey;
 
+/// Digest of the envelope that the terms go beside.
+const ENVELOPE: B256 = B256::repeat_byte(0xe7);
+
 fn node() -> SecretKey {
     SecretKey::from_byte_array([0x42; 32]).unwrap()
 }
@@ -117,10 +120,11 @@ proptest! {
         let bytes = terms.encode();
         prop_assert!(bytes.len() <= TERMS_BYTES_MAX);
         prop_assert_eq!(Terms::decode(&bytes), Ok(terms.clone()));
-        let signed = terms.sign(chain_id, signature).unwrap();
+        let signed = terms.sign(chain_id, &ENVELOPE, signature).unwrap();
         let signed = SignedTerms::decode(&signed.encode()).unwrap();
-        prop_assert_eq!(signed.verify(chain_id), Ok(()));
-        prop_assert!(signed.verify(chain_id ^ 1).is_err());
+        prop_assert_eq!(signed.verify(chain_id, &ENVELOPE), Ok(()));
+        prop_assert!(signed.verify(chain_id ^ 1, &ENVELOPE).is_err());
+        prop_assert!(signed.verify(chain_id, &B256::ZERO).is_err());
     }
 
     #[test]
@@ -129,13 +133,13 @@ proptest! {
         at in any::<proptest::sample::Index>(),
         bit in 0u8..8,
     ) {
-        let signed = terms.sign(10, signature).unwrap();
+        let signed = terms.sign(10, &ENVELOPE, signature).unwrap();
         let mut bytes = signed.encode();
         let at = at.index(bytes.len());
         bytes[at] ^= 1 << bit;
         if let Ok(read) = SignedTerms::decode(&bytes) {
             prop_assert_eq!(read.encode(), bytes);
-            prop_assert!(read.verify(10).is_err());
+            prop_assert!(read.verify(10, &ENVELOPE).is_err());
         }
     }
 
@@ -253,16 +257,16 @@ fn another_nodes_signature_is_named() {
         sender_node: NodeKey::repeat_byte(2),
         ..standard()
     };
-    let signed = terms.sign(10, signature).unwrap();
+    let signed = terms.sign(10, &ENVELOPE, signature).unwrap();
     assert!(matches!(
-        signed.verify(10),
+        signed.verify(10, &ENVELOPE),
         Err(TermsError::OtherSigner { found, .. }) if found == node_key()
     ));
     let nothing = SignedTerms {
         signature: [0; 65],
         ..signed
     };
-    assert_eq!(nothing.verify(10), Err(TermsError::Signature));
+    assert_eq!(nothing.verify(10, &ENVELOPE), Err(TermsError::Signature));
 }
 
 #[test]
@@ -291,6 +295,6 @@ fn the_largest_terms_fit_the_limit() {
         acknowledgements: Acknowledgements::Nodes(nodes.collect()),
         ..validated()
     };
-    let signed = terms.sign(10, signature).unwrap();
+    let signed = terms.sign(10, &ENVELOPE, signature).unwrap();
     assert_eq!(SignedTerms::decode(&signed.encode()), Ok(signed));
 }

@@ -77,7 +77,7 @@ pub struct World {
 impl World {
     /// Starts everything, and deploys the contract publicly and privately.
     pub fn begin(form: &str, suite: u64) -> Self {
-        let mut c = Consortium::prepared(NODES);
+        let mut c = Consortium::prepared_private(NODES);
         choose_suite(&c, suite);
         let form = format!("privacy.public_form={form}");
         for i in 0..NODES {

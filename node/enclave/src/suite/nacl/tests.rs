@@ -55,18 +55,30 @@ fn a_wrapped_key_is_a_box_with_the_key_in_it_and_opens_for_both_only() {
     let eve = Identity::generate().unwrap();
     let nonce: [u8; 24] = bytes(NONCE);
     let key = content_key(&MESSAGE[..64]);
-    let wrapped = wrap(&key, &nonce, &alice, &bob.public()).unwrap();
+    let wrapped = wrap(&key, &nonce, &shared_box(&alice, &bob.public())).unwrap();
     assert_eq!(wrapped.len(), WRAPPED_KEY_BYTES);
     // The same 32 bytes under the published key of the two.
     assert_eq!(
         wrapped,
         seal_content(&content_key(FIRST_KEY), &nonce, key.as_slice()).unwrap()
     );
-    let for_bob = unwrap(&wrapped, &nonce, &bob, &alice.public()).unwrap();
-    let for_alice = unwrap(&wrapped, &nonce, &alice, &bob.public()).unwrap();
+    let shared = SharedBoxes::default();
+    let opened = |ours: &Identity, theirs: &PublicKey| {
+        unwrap(&wrapped, &nonce, &*shared.between(ours, theirs)?)
+    };
+    let for_bob = opened(&bob, &alice.public()).unwrap();
+    let for_alice = opened(&alice, &bob.public()).unwrap();
     assert_eq!(for_bob.as_slice(), key.as_slice());
     assert_eq!(for_alice.as_slice(), key.as_slice());
-    assert!(unwrap(&wrapped, &nonce, &eve, &alice.public()).is_none());
-    assert!(unwrap(&wrapped, &nonce, &bob, &eve.public()).is_none());
-    assert!(unwrap(&wrapped, &nonce, &bob, &PublicKey::from_bytes([0; 32])).is_none());
+    // Also from the boxes that are kept by now.
+    for _ in 0..2 {
+        assert!(opened(&bob, &alice.public()).is_some());
+        assert!(opened(&eve, &alice.public()).is_none());
+        assert!(opened(&bob, &eve.public()).is_none());
+    }
+    assert!(
+        shared
+            .between(&bob, &PublicKey::from_bytes([0; 32]))
+            .is_none()
+    );
 }
