@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use quorate_fail_points::POINTS;
 use tokio::task::JoinSet;
 
+use crate::containers::{ContainerOptions, run_containers};
 use crate::run::{Options, Outcome, run};
 
 /// What all runs come to.
@@ -21,6 +22,7 @@ pub struct Totals {
     fired: BTreeMap<String, u64>,
     acknowledged: u64,
     blocks: u64,
+    logs: u64,
     subscriptions: u64,
     longest_pause: Duration,
     longest_pause_of: u64,
@@ -33,6 +35,32 @@ pub async fn campaign(
     options: &Options,
     seeds: std::ops::Range<u64>,
     parallel: usize,
+    tell: impl FnMut(&Outcome),
+) -> Totals {
+    let one = |seed| {
+        let options = options.clone();
+        async move { run(&options, seed).await }
+    };
+    campaign_of(one, seeds, parallel, tell).await
+}
+
+/// As [`campaign`], on containers: one run after the other.
+pub async fn container_campaign(
+    options: &ContainerOptions,
+    seeds: std::ops::Range<u64>,
+    tell: impl FnMut(&Outcome),
+) -> Totals {
+    let one = |seed| {
+        let options = options.clone();
+        async move { run_containers(&options, seed).await }
+    };
+    campaign_of(one, seeds, 1, tell).await
+}
+
+async fn campaign_of<F: Future<Output = Outcome> + Send + 'static>(
+    one: impl Fn(u64) -> F,
+    seeds: std::ops::Range<u64>,
+    parallel: usize,
     mut tell: impl FnMut(&Outcome),
 ) -> Totals {
     let begun = Instant::now();
@@ -43,8 +71,7 @@ pub async fn campaign(
         while running.len() < parallel.max(1)
             && let Some(seed) = seeds.next()
         {
-            let options = options.clone();
-            running.spawn(async move { run(&options, seed).await });
+            running.spawn(one(seed));
         }
         match running.join_next().await {
             Some(Ok(outcome)) => {
@@ -80,6 +107,7 @@ impl Totals {
         add_each(&mut self.fired, outcome.fired);
         self.acknowledged += outcome.acknowledged;
         self.blocks += outcome.blocks;
+        self.logs += outcome.logs;
         self.subscriptions += outcome.subscriptions;
         self.pauses.push(outcome.longest_pause);
         if outcome.longest_pause > self.longest_pause {
@@ -108,8 +136,8 @@ impl Totals {
             self.took.as_secs_f64()
         ));
         line(format_args!(
-            "acknowledged transactions checked {}, blocks {}, subscriptions (re)connected {}",
-            self.acknowledged, self.blocks, self.subscriptions
+            "acknowledged transactions checked {}, blocks {}, subscriptions (re)connected {}, logs told of {}",
+            self.acknowledged, self.blocks, self.subscriptions, self.logs
         ));
         line(format_args!(
             "longest time without commits {:.1} s (seed {}), median over runs {:.1} s",
@@ -127,7 +155,8 @@ impl Totals {
             self.reached.len(),
             self.fired.len()
         ));
-        for point in POINTS {
+        // Without any that was reached, none was built in.
+        for point in POINTS.iter().filter(|_| !self.reached.is_empty()) {
             let count = |of: &BTreeMap<String, u64>| of.get(point.name).copied().unwrap_or(0);
             line(format_args!(
                 "  {:6} runs reached, {:4} armed  {}",

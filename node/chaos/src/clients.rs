@@ -11,7 +11,7 @@ use rand::{Rng as _, SeedableRng as _};
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::accounts::{Account, Transfer, recipient};
+use crate::accounts::{Account, Transfer, recipient, teller};
 use crate::endpoints::{Directory, Nodes, Target};
 use crate::history::{Acknowledgement, Moment, Seen, Submission};
 
@@ -64,15 +64,17 @@ impl Clients {
             while open.len() >= at_once {
                 open.join_next().await;
             }
-            let to = match rng.random_bool(0.5) {
-                true => recipient(rng.random_range(0..RECIPIENTS)),
-                false => {
+            let to = match rng.random_range(0..10u32) {
+                0..2 => teller(),
+                2..6 => recipient(rng.random_range(0..RECIPIENTS)),
+                _ => {
                     let number = rng.random_range(0..self.addresses.len());
                     self.addresses.get(number).copied().unwrap_or_default()
                 }
             };
             let value = U256::from(rng.random_range(0..1_000_000u64));
-            let gas_price = if rng.random_bool(0.5) { 0 } else { 1_000 };
+            let is_free = to == teller() || rng.random_bool(0.5);
+            let gas_price = if is_free { 0 } else { 1_000 };
             let transfer = account.transfer(nonce, to, value, gas_price);
             nonce += 1;
             let (clients, seed) = (self.clone(), rng.random());

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -14,9 +15,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::process::{Child, Command};
 
-use crate::accounts::Account;
+use crate::accounts::{Account, TELLER_CODE, teller};
 use crate::endpoints::{Directory, Target};
 use crate::links::{Links, Slot};
+use crate::small_disk::SmallDisks;
 
 /// Most nodes that ever live in one run, those included that replace others.
 pub const SLOTS: usize = 8;
@@ -25,7 +27,7 @@ const RAFT_IDS: u64 = 12;
 /// Lines of a node's log that are looked at after it ended.
 const LOG_BYTES_MAX: u64 = 8 << 20;
 /// What each account has at the beginning, in ether.
-const FUNDS_ETHER: u64 = 1_000;
+pub const FUNDS_ETHER: u64 = 1_000;
 
 /// One node.
 #[derive(Debug)]
@@ -46,8 +48,12 @@ pub struct Member {
     pub damaged: bool,
     /// Its data folder was removed by the harness.
     pub wiped: bool,
+    /// Its file system was filled by the harness; in the lives up to this one nothing can be written.
+    pub full_through: Option<u32>,
     /// Arguments beside the configuration.
     arguments: Vec<String>,
+    /// Bytes of its log when it was started last.
+    log_from: u64,
 }
 
 /// How a process ended that nobody of the harness had ended.
@@ -57,6 +63,10 @@ pub struct Ended {
     pub slot: Slot,
     /// Its exit code; `None` if a signal ended it.
     pub code: Option<i32>,
+    /// SIGTERM ended it before it had begun anything: even its log says nothing.
+    pub unborn: bool,
+    /// It had no room on its disk.
+    pub full: bool,
     /// A fail point had been reached armed in that life.
     pub excused: bool,
 }
@@ -75,6 +85,8 @@ pub struct Consortium {
     /// What clients may ask.
     pub directory: Directory,
     settings: Settings,
+    /// Nodes whose data lie on small file systems of their own.
+    small_disks: SmallDisks,
 }
 
 /// What differs between runs in the configuration of nodes.
@@ -114,6 +126,7 @@ impl Consortium {
             links,
             directory: Directory::default(),
             settings,
+            small_disks: SmallDisks::default(),
         };
         let net = consortium.dir.join("net");
         let mut arguments: Vec<String> = ["network", "new", "--nodes"].map(str::to_owned).into();
@@ -128,6 +141,7 @@ impl Consortium {
             arguments.push(format!("{}={FUNDS_ETHER}", account.address));
         }
         consortium.command(&arguments).await?;
+        place_teller(&net.join("genesis.json"))?;
         for slot in 0..nodes {
             consortium.members.push(Member::new(slot));
             consortium.identify(slot, slot as u64 + 1);
@@ -144,15 +158,7 @@ impl Consortium {
     /// # Errors
     /// If genesis cannot be read.
     pub fn genesis_balances(&self) -> anyhow::Result<BTreeMap<Address, U256>> {
-        let text = fs::read_to_string(self.dir.join("net/genesis.json"))?;
-        let genesis: Value = serde_json::from_str(&text)?;
-        let alloc = genesis.get("alloc").and_then(Value::as_object);
-        let mut balances = BTreeMap::new();
-        for (address, account) in alloc.context("genesis has an alloc")? {
-            let balance = account.get("balance").and_then(Value::as_str);
-            balances.insert(address.parse()?, balance.context("a balance")?.parse()?);
-        }
-        Ok(balances)
+        balances_of(&self.dir.join("net/genesis.json"))
     }
 
     /// Runs the binary to its end and gives back what it printed.
@@ -286,6 +292,7 @@ impl Consortium {
             .open(self.log_path(slot))?;
         let config = self.node_dir(slot).join("quorate.toml");
         let points = self.points_dir(slot);
+        let log_from = log.metadata()?.len();
         let member = self.members.get_mut(slot).context("no such node")?;
         if member.child.is_some() {
             return Ok(());
@@ -305,6 +312,7 @@ impl Consortium {
             .with_context(|| format!("starting {}", self.binary.display()))?;
         member.child = Some(child);
         member.life += 1;
+        member.log_from = log_from;
         member.paused = false;
         self.publish();
         Ok(())
@@ -371,17 +379,77 @@ impl Consortium {
             if let Ok(Some(status)) = child.try_wait() {
                 member.child = None;
                 member.paused = false;
-                ended.push((member.slot, status.code()));
+                ended.push((member.slot, status));
             }
         }
         ended
             .into_iter()
-            .map(|(slot, code)| Ended {
+            .map(|(slot, status)| Ended {
                 slot,
-                code,
+                code: status.code(),
+                unborn: status.signal() == Some(Signal::TERM.as_raw()) && self.said_nothing(slot),
+                full: self.was_full(slot),
                 excused: self.fired_in_this_life(slot),
             })
             .collect()
+    }
+
+    fn said_nothing(&self, slot: Slot) -> bool {
+        let from = self.members.get(slot).map(|m| m.log_from);
+        let log = fs::metadata(self.log_path(slot));
+        log.is_ok_and(|log| Some(log.len()) == from)
+    }
+
+    fn was_full(&self, slot: Slot) -> bool {
+        let member = self.members.get(slot);
+        member.is_some_and(|m| m.full_through.is_some_and(|life| m.life <= life))
+    }
+
+    /// Puts the data of a node that was never started on a small file system of its own. False if that cannot be done here.
+    ///
+    /// # Errors
+    /// If the folder cannot be made.
+    pub fn give_small_disk(&mut self, slot: Slot) -> anyhow::Result<bool> {
+        let data = self.data_dir(slot);
+        fs::create_dir_all(&data)?;
+        Ok(self.small_disks.mount(slot, data))
+    }
+
+    /// Leaves no room on the small file system of a node. False if it has none.
+    ///
+    /// # Errors
+    /// If that fails for another reason than that it is full.
+    pub fn fill_disk(&mut self, slot: Slot) -> anyhow::Result<bool> {
+        let filled = self.small_disks.fill(slot)?;
+        if filled && let Some(member) = self.members.get_mut(slot) {
+            member.full_through = Some(u32::MAX);
+        }
+        Ok(filled)
+    }
+
+    /// There is room again.
+    ///
+    /// # Errors
+    /// If what fills it cannot be removed.
+    pub fn relieve_disk(&mut self, slot: Slot) -> anyhow::Result<()> {
+        self.small_disks.relieve(slot)?;
+        if let Some(member) = self.members.get_mut(slot)
+            && member.full_through == Some(u32::MAX)
+        {
+            // Whoever lives now may have failed to write something.
+            member.full_through = Some(member.life);
+        }
+        Ok(())
+    }
+
+    /// Ends the small file systems; with `keep`, what is on them stays beside them.
+    pub fn take_small_disks(&mut self, keep: bool) {
+        self.small_disks.unmount(keep);
+    }
+
+    /// The data folder of a node.
+    pub fn data_dir(&self, slot: Slot) -> PathBuf {
+        self.node_dir(slot).join("data")
     }
 
     fn reached_lines(&self, slot: Slot) -> Vec<String> {
@@ -433,9 +501,40 @@ impl Member {
             paused: false,
             damaged: false,
             wiped: false,
+            full_through: None,
             arguments: Vec::new(),
+            log_from: 0,
         }
     }
+}
+
+/// What each account has by a genesis file.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn balances_of(genesis: &Path) -> anyhow::Result<BTreeMap<Address, U256>> {
+    let genesis: Value = serde_json::from_str(&fs::read_to_string(genesis)?)?;
+    let alloc = genesis.get("alloc").and_then(Value::as_object);
+    let mut balances = BTreeMap::new();
+    for (address, account) in alloc.context("genesis has an alloc")? {
+        let balance = account.get("balance").and_then(Value::as_str);
+        balances.insert(address.parse()?, balance.context("a balance")?.parse()?);
+    }
+    Ok(balances)
+}
+
+/// Puts the contract that emits logs into a genesis file.
+///
+/// # Errors
+/// If it cannot be read or written.
+pub fn place_teller(genesis: &Path) -> anyhow::Result<()> {
+    let mut content: Value = serde_json::from_str(&fs::read_to_string(genesis)?)?;
+    let alloc = content.get_mut("alloc").and_then(Value::as_object_mut);
+    let account = serde_json::json!({ "balance": "0x0", "code": TELLER_CODE });
+    alloc
+        .context("genesis has an alloc")?
+        .insert(format!("{:#x}", teller()), account);
+    Ok(fs::write(genesis, serde_json::to_vec_pretty(&content)?)?)
 }
 
 /// Runs a binary to its end and gives back what it printed.
@@ -466,8 +565,11 @@ pub async fn run(
 }
 
 /// Ports for all places of a run, below the range from which the system takes ports for outgoing connections: a node that
-/// starts again must find its ports free.
-fn free_ports() -> anyhow::Result<u16> {
+/// starts again must find its ports free. The first of them.
+///
+/// # Errors
+/// If there are not enough in a row.
+pub fn free_ports() -> anyhow::Result<u16> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let count = u16::try_from(SLOTS * 4)?;
     let spread = u16::try_from(std::process::id() % 211)?;

@@ -17,7 +17,7 @@ use quorate_proto::v1::{StatusRequest, SubmitTransactionRequest, SubscribeBlocks
 use serde_json::{Value, json};
 use tonic::transport::{Channel, Endpoint};
 
-use crate::history::{Block, Seen};
+use crate::history::{Block, LogSeen, Seen};
 use crate::links::Slot;
 
 /// An answer that takes longer counts as none.
@@ -193,6 +193,27 @@ impl Nodes {
             .collect()
     }
 
+    /// The logs of a contract in a range of heights.
+    ///
+    /// # Errors
+    /// No answer, or one that is no list of logs.
+    pub async fn logs(
+        &self,
+        to: &Target,
+        contract: Address,
+        from: u64,
+        through: u64,
+    ) -> anyhow::Result<Vec<LogSeen>> {
+        let filter = json!({
+            "address": contract,
+            "fromBlock": format!("{from:#x}"),
+            "toBlock": format!("{through:#x}"),
+        });
+        let logs = self.call(to, "eth_getLogs", json!([filter])).await?;
+        let logs = logs.as_array().context("a list of logs")?;
+        logs.iter().map(read_log).collect()
+    }
+
     /// Balance and next nonce of accounts at a block, of those for which the node has an answer.
     ///
     /// # Errors
@@ -344,6 +365,31 @@ impl Nodes {
 /// If they are not so many.
 pub fn word(bytes: &[u8]) -> anyhow::Result<B256> {
     B256::try_from(bytes).map_err(|_| anyhow!("a hash of {} bytes", bytes.len()))
+}
+
+/// A log as a filter or a subscription gives it.
+///
+/// # Errors
+/// If it is none.
+pub fn read_log(value: &Value) -> anyhow::Result<LogSeen> {
+    Ok(LogSeen {
+        block: Seen {
+            height: quantity(value.get("blockNumber"))?,
+            hash: hash_of(value.get("blockHash"))?,
+        },
+        transaction: hash_of(value.get("transactionHash"))?,
+    })
+}
+
+/// A header as a subscription gives it.
+///
+/// # Errors
+/// If it is none.
+pub fn read_head(value: &Value) -> anyhow::Result<Seen> {
+    Ok(Seen {
+        height: quantity(value.get("number"))?,
+        hash: hash_of(value.get("hash"))?,
+    })
 }
 
 fn quantity(value: Option<&Value>) -> anyhow::Result<u64> {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use alloy_primitives::{Address, B256, U256};
 
 pub use self::violation::Violation;
-use crate::accounts::{TRANSFER_GAS, Transfer};
+use crate::accounts::{TRANSFER_GAS, Transfer, teller};
 
 mod violation;
 
@@ -20,6 +20,24 @@ pub struct Seen {
     pub height: u64,
     /// Its hash.
     pub hash: B256,
+}
+
+/// A log that somebody was told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogSeen {
+    /// The block that it is said to be in.
+    pub block: Seen,
+    /// The transaction that emitted it; each emits one.
+    pub transaction: B256,
+}
+
+/// What one subscriber was told of logs.
+#[derive(Debug, Clone, Default)]
+pub struct LogStory {
+    /// Each log once, in the order in which it was told or, where a connection had been lost, asked for.
+    pub all: Vec<LogSeen>,
+    /// What each subscription told of, by itself.
+    pub connections: Vec<Vec<LogSeen>>,
 }
 
 /// A member's word that a transaction is in a block.
@@ -66,6 +84,8 @@ pub struct History {
     pub reports: Vec<Report>,
     /// By each subscriber, in the order in which it was told, repetitions after a reconnect left out.
     pub subscriptions: Vec<Vec<Seen>>,
+    /// By each subscriber to logs.
+    pub logs: Vec<LogStory>,
     /// How often each member closed and opened itself again within one process, to exchange its stores. What it knows of the
     /// commit index may be less afterwards.
     pub reopened: BTreeMap<usize, u64>,
@@ -134,6 +154,7 @@ pub fn check(
     balances(history, whole, members, genesis, &mut found);
     shown(history, whole, &mut found);
     subscriptions(history, whole, &mut found);
+    logs(history, whole, &mut found);
     found
 }
 
@@ -423,6 +444,49 @@ fn subscriptions(history: &History, whole: &Holdings, found: &mut Vec<Violation>
                 due,
                 came,
             });
+        }
+    }
+}
+
+/// Every subscriber to logs came to know all of them in order, and no subscription left one out between two that it told of.
+fn logs(history: &History, whole: &Holdings, found: &mut Vec<Violation>) {
+    let emits: BTreeSet<B256> = history
+        .submissions
+        .iter()
+        .filter(|s| s.transfer.to == teller())
+        .map(|s| s.transfer.hash)
+        .collect();
+    let expected: Vec<LogSeen> = whole
+        .blocks
+        .iter()
+        .flat_map(|block| {
+            let (height, hash) = (block.height, block.hash);
+            let emitting = block.transactions.iter().filter(|tx| emits.contains(*tx));
+            emitting.map(move |transaction| LogSeen {
+                block: Seen { height, hash },
+                transaction: *transaction,
+            })
+        })
+        .collect();
+    for (subscriber, story) in history.logs.iter().enumerate() {
+        let mut compare = |due: &[LogSeen], came: &[LogSeen]| {
+            let count = due.len().max(came.len());
+            let pairs = (0..count).map(|n| (due.get(n), came.get(n)));
+            if let Some((due, came)) = pairs.into_iter().find(|(due, came)| due != came) {
+                found.push(Violation::LogGap {
+                    subscriber,
+                    due: due.map(|log| log.transaction),
+                    came: came.map(|log| log.transaction),
+                });
+            }
+        };
+        compare(&expected, &story.all);
+        for told in &story.connections {
+            let Some(first) = told.first() else { continue };
+            let start = expected.iter().position(|log| log == first);
+            let due = start.and_then(|start| expected.get(start..));
+            let due = due.unwrap_or_default();
+            compare(due.get(..told.len()).unwrap_or(due), told);
         }
     }
 }

@@ -31,7 +31,10 @@ mod accounts;
 mod campaign;
 mod clients;
 mod commands;
+mod compose;
 mod consortium;
+mod containers;
+mod crowd;
 mod damage;
 mod endpoints;
 mod history;
@@ -40,10 +43,14 @@ mod nemesis;
 mod observers;
 mod plan;
 mod run;
+mod small_disk;
+mod sockets;
 
-pub use crate::campaign::{Totals, campaign};
+pub use crate::campaign::{Totals, campaign, container_campaign};
+pub use crate::containers::{ContainerOptions, run_containers};
 pub use crate::history::{
-    Acknowledgement, Block, History, Holdings, Report, Seen, Submission, Violation, check,
+    Acknowledgement, Block, History, Holdings, LogSeen, LogStory, Report, Seen, Submission,
+    Violation, check,
 };
 pub use crate::plan::Plan;
 pub use crate::run::{Options, Outcome, run};

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use quorate_chaos::{Options, Outcome, campaign};
+use quorate_chaos::{ContainerOptions, Options, Outcome, campaign, container_campaign};
 use quorate_fail_points::POINTS;
 
 /// Faults on real processes, by seed.
@@ -30,7 +30,15 @@ struct Arguments {
     #[arg(long, default_value_t = 2)]
     parallel: usize,
     /// The node.
-    #[arg(long, default_value = "target/debug/quorate")]
+    #[arg(
+        long,
+        default_value = "target/debug/quorate",
+        default_value_if(
+            "containers",
+            clap::builder::ArgPredicate::IsPresent,
+            "deploy/out/quorate"
+        )
+    )]
     binary: PathBuf,
     /// Folder for the files of runs; those of failed ones stay.
     #[arg(long)]
@@ -38,6 +46,10 @@ struct Arguments {
     /// The binary has no fail points: use other faults only.
     #[arg(long)]
     without_points: bool,
+    /// On containers, from this folder with a compose file and with the static binary in `out` below it, unless --binary says
+    /// otherwise. Needs Docker.
+    #[arg(long, value_name = "DIR")]
+    containers: Option<PathBuf>,
     /// Print the names of all fail points.
     #[arg(long)]
     list_points: bool,
@@ -69,6 +81,15 @@ async fn main() -> ExitCode {
     let out = arguments.out.clone().unwrap_or_else(|| {
         std::env::temp_dir().join(format!("quorate-chaos-{}", std::process::id()))
     });
+    // A node takes paths in its configuration as relative to that.
+    let made = std::fs::create_dir_all(&out).and_then(|()| out.canonicalize());
+    let out = match made {
+        Ok(out) => out,
+        Err(error) => {
+            say(&format!("{}: {error}", out.display()));
+            return ExitCode::FAILURE;
+        }
+    };
     let options = Options {
         binary,
         out,
@@ -80,11 +101,32 @@ async fn main() -> ExitCode {
         Some(seed) => seed..seed.saturating_add(1),
         None => arguments.first..arguments.first.saturating_add(arguments.runs),
     };
-    let runs = campaign(&options, seeds, arguments.parallel, |outcome| {
-        tell(outcome, &arguments, &options);
-    });
+    let runs = async {
+        match &arguments.containers {
+            Some(deploy) => {
+                let options = ContainerOptions {
+                    binary: options.binary.clone(),
+                    deploy: deploy.clone(),
+                    out: options.out.clone(),
+                };
+                if let Some(reason) = options.why_not().await {
+                    say(&reason);
+                    return None;
+                }
+                Some(container_campaign(&options, seeds, |outcome| tell(outcome, "")).await)
+            }
+            None => {
+                let again = again(&arguments, &options);
+                let told = |outcome: &Outcome| tell(outcome, &again);
+                Some(campaign(&options, seeds, arguments.parallel, told).await)
+            }
+        }
+    };
     let totals = tokio::select! {
-        totals = runs => totals,
+        totals = runs => match totals {
+            Some(totals) => totals,
+            None => return ExitCode::FAILURE,
+        },
         // The runs are dropped, and with each of them its processes end.
         () = interrupted() => {
             say("interrupted");
@@ -112,7 +154,22 @@ async fn interrupted() {
     }
 }
 
-fn tell(outcome: &Outcome, arguments: &Arguments, options: &Options) {
+/// What, beside the seed, makes the same run again.
+fn again(arguments: &Arguments, options: &Options) -> String {
+    let (from, to) = arguments.nodes;
+    let points = if arguments.without_points {
+        " --without-points"
+    } else {
+        ""
+    };
+    format!(
+        " --nodes {from}..{to} --seconds {} --binary {}{points}",
+        arguments.seconds,
+        options.binary.display()
+    )
+}
+
+fn tell(outcome: &Outcome, again: &str) {
     let faults: u64 = outcome.faults.values().sum();
     let verdict = if outcome.violations.is_empty() {
         "held"
@@ -132,18 +189,10 @@ fn tell(outcome: &Outcome, arguments: &Arguments, options: &Options) {
         say(&format!("  {violation}"));
     }
     if let Some(folder) = &outcome.folder {
-        let (from, to) = arguments.nodes;
-        let points = if arguments.without_points {
-            " --without-points"
-        } else {
-            ""
-        };
         say(&format!(
-            "  files: {}\n  again: chaos --seed {} --nodes {from}..{to} --seconds {} --binary {}{points}",
+            "  files: {}\n  again: chaos --seed {}{again}",
             folder.display(),
             outcome.seed,
-            arguments.seconds,
-            options.binary.display(),
         ));
     }
 }

@@ -34,6 +34,8 @@ enum Later {
     Continue(Slot),
     Open(Vec<(Slot, Slot)>),
     Disarm(Slot),
+    /// Its disk gets room again.
+    Relieve(Slot),
     /// One after the other.
     Roll(Vec<Slot>),
     /// It should have ended by now.
@@ -62,7 +64,7 @@ pub struct Nemesis {
     later: Vec<(Instant, Later)>,
     /// Being stopped with SIGTERM; `true`: to be started again.
     stopping: BTreeMap<Slot, (Instant, bool)>,
-    /// Being removed.
+    /// Being removed, and whether it is lost already: it has refused its files.
     leaving: BTreeMap<Slot, bool>,
     done: (mpsc::Sender<Done>, mpsc::Receiver<Done>),
     under_way: usize,
@@ -110,6 +112,11 @@ impl Nemesis {
 
     fn after(&mut self, pause: Duration, later: Later) {
         self.later.push((Instant::now() + pause, later));
+    }
+
+    /// Disarms a node's fail points after so long.
+    pub fn disarm_after(&mut self, slot: Slot, pause: Duration) {
+        self.after(pause, Later::Disarm(slot));
     }
 
     fn leader(&self) -> Option<Slot> {
@@ -187,6 +194,12 @@ impl Nemesis {
                 self.consortium.arm(*slot, &full_disk())?;
                 self.after(*lasts, Later::Disarm(*slot));
             }
+            // Commands on its files need room as well.
+            Fault::FullFileSystem(slot, _) if self.exports.contains_key(slot) => {}
+            Fault::FullFileSystem(slot, lasts) => match self.consortium.fill_disk(*slot)? {
+                true => self.after(*lasts, Later::Relieve(*slot)),
+                false => self.count("full file system: skipped, this machine lets nobody mount"),
+            },
             Fault::SlowDisk(whom, delay, lasts) => {
                 for slot in self.slots(*whom) {
                     self.consortium.arm(slot, &slow_disk(*delay))?;
@@ -198,9 +211,7 @@ impl Nemesis {
                 // Files that a command works on are not touched.
                 if self.is_member(*slot) && !self.is_exporting(*slot) {
                     self.kill_for_good(*slot).await;
-                    let data = self.consortium.node_dir(*slot).join("data");
-                    fs::remove_dir_all(&data).context("wiping a disk")?;
-                    fs::create_dir_all(&data)?;
+                    empty(&self.consortium.data_dir(*slot)).context("wiping a disk")?;
                     self.with(*slot, |m| m.wiped = true);
                     self.after(RESTART_PAUSE, Later::Start(*slot));
                 }
@@ -208,7 +219,7 @@ impl Nemesis {
             Fault::RemoveLeader => {
                 if let Some(slot) = self.leader() {
                     self.note(&format!("node {slot} leads and is removed"));
-                    self.remove(slot);
+                    self.remove(slot, false);
                 }
             }
             Fault::AddMember => self.join().await?,
@@ -221,6 +232,7 @@ impl Nemesis {
                 if self.is_member(*slot) && self.consortium.runs(*slot) {
                     self.exports
                         .insert(*slot, self.begun.elapsed().as_nanos() as u64);
+                    self.consortium.relieve_disk(*slot)?;
                     self.stop(*slot, false);
                 }
             }
@@ -288,7 +300,7 @@ impl Nemesis {
             return Ok(());
         }
         self.kill_for_good(slot).await;
-        let data = self.consortium.node_dir(slot).join("data");
+        let data = self.consortium.data_dir(slot);
         if let Some(what) = damage(&data, store, seed)? {
             self.note(&format!("node {slot}: {what}"));
             self.count(&format!("damaged file in {store}"));
@@ -299,12 +311,14 @@ impl Nemesis {
     }
 
     /// Removes a member; when that is done another one takes its place.
-    fn remove(&mut self, slot: Slot) {
+    fn remove(&mut self, slot: Slot, lost: bool) {
         let raft_id = self.consortium.members.get(slot).and_then(|m| m.raft_id);
-        let Some(raft_id) = raft_id.filter(|_| !self.leaving.contains_key(&slot)) else {
+        // One that is being removed already may turn out to be lost.
+        let known = self.leaving.get_mut(&slot).map(|known| *known |= lost);
+        let Some(raft_id) = raft_id.filter(|_| known.is_none()) else {
             return;
         };
-        self.leaving.insert(slot, true);
+        self.leaving.insert(slot, lost);
         let mut arguments: Vec<String> = ["member", "remove"].map(str::to_owned).into();
         arguments.push(raft_id.to_string());
         let directory = self.consortium.directory.clone();
@@ -466,6 +480,7 @@ impl Nemesis {
             Later::Continue(slot) => self.consortium.signal(slot, Signal::CONT),
             Later::Open(directions) => self.consortium.links.set(&directions, Condition::Open),
             Later::Disarm(slot) => self.consortium.arm(slot, "")?,
+            Later::Relieve(slot) => self.consortium.relieve_disk(slot)?,
             Later::Kill(slot) => self.kill_for_good(slot).await,
             Later::Roll(mut slots) => {
                 // The next one when the one before has come back.
@@ -486,10 +501,12 @@ impl Nemesis {
         let Ended {
             slot,
             code,
+            unborn,
+            full,
             excused,
         } = ended;
         self.note(&format!(
-            "node {slot} ended with {code:?}, excused: {excused}"
+            "node {slot} ended with {code:?}, unborn: {unborn}, full: {full}, excused: {excused}"
         ));
         let stopped = self.stopping.remove(&slot);
         let member = self.consortium.members.get(slot);
@@ -498,17 +515,21 @@ impl Nemesis {
         let leaves = removed || self.leaving.contains_key(&slot);
         match code {
             Some(0) if stopped.is_some() => {}
+            // Between its start and its first statement nobody listens.
+            None if stopped.is_some() && unborn => self.count("stopped before it had begun"),
+            // Nothing can be written: it must not go on, and it says so.
+            Some(4 | 11 | 12) if full => self.count("ended for want of room"),
             Some(15) if leaves => return Ok(()),
             // It says that its files are no good, and does not serve what is in them.
             Some(3 | 4 | 11 | 12 | 16) if spoiled => {
                 self.count("refused after damage or loss");
                 self.exports.remove(&slot);
-                self.remove(slot);
+                self.remove(slot, true);
                 return Ok(());
             }
             Some(10) if spoiled => {
                 self.count("stopped by its own check after damage");
-                self.remove(slot);
+                self.remove(slot, true);
                 return Ok(());
             }
             _ if excused => {}
@@ -570,6 +591,7 @@ impl Nemesis {
         self.consortium.links.heal();
         for slot in 0..self.consortium.members.len() {
             self.consortium.arm(slot, "")?;
+            self.consortium.relieve_disk(slot)?;
             self.consortium.signal(slot, Signal::CONT);
             self.start_if_expected(slot)?;
         }
@@ -577,8 +599,9 @@ impl Nemesis {
     }
 
     fn start_if_expected(&mut self, slot: Slot) -> anyhow::Result<()> {
-        // What has refused its files is being replaced and must not be asked again.
-        if self.is_member(slot) && !self.leaving.contains_key(&slot) {
+        // What has refused its files is being replaced and must not be asked again. Whoever else is to leave still counts.
+        let lost = self.leaving.get(&slot).is_some_and(|lost| *lost);
+        if self.is_member(slot) && !lost {
             self.start(slot)?;
         }
         Ok(())
@@ -608,6 +631,18 @@ impl Nemesis {
         .ok();
         text
     }
+}
+
+/// Removes everything in a folder, but not the folder: it may be a file system of its own.
+fn empty(folder: &std::path::Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        match entry.file_type()?.is_dir() {
+            true => fs::remove_dir_all(entry.path())?,
+            false => fs::remove_file(entry.path())?,
+        }
+    }
+    Ok(())
 }
 
 /// All directions between two sides.

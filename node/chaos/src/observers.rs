@@ -16,9 +16,9 @@ use crate::links::Slot;
 /// Between two questions to one member.
 const PACE: Duration = Duration::from_millis(80);
 /// Before a subscriber connects again.
-const RECONNECT: Duration = Duration::from_millis(60);
+pub(crate) const RECONNECT: Duration = Duration::from_millis(60);
 /// A subscriber that hears nothing for so long goes to another member.
-const SILENCE: Duration = Duration::from_millis(1_500);
+pub(crate) const SILENCE: Duration = Duration::from_millis(1_500);
 
 /// What the observer has seen.
 #[derive(Debug, Default)]
@@ -118,7 +118,7 @@ pub async fn subscribe(
     stop: CancellationToken,
 ) {
     let mut rng = StdRng::seed_from_u64(seed);
-    let mut subscriber = Subscriber { nodes, told };
+    let mut subscriber = Subscriber::new(nodes, told);
     while !stop.is_cancelled() {
         let targets = directory.all();
         if targets.is_empty() {
@@ -136,12 +136,43 @@ pub async fn subscribe(
     }
 }
 
-struct Subscriber {
+/// Keeps what one subscriber was told of blocks.
+#[derive(Debug)]
+pub struct Subscriber {
     nodes: Nodes,
     told: Arc<Mutex<Told>>,
 }
 
 impl Subscriber {
+    /// It has not connected yet.
+    pub fn new(nodes: Nodes, told: Arc<Mutex<Told>>) -> Self {
+        Self { nodes, told }
+    }
+
+    /// A connection was made.
+    pub fn connected(&self) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.connections += 1;
+    }
+
+    /// Complains if a subscription that told of block `last` tells of another one than the next.
+    pub fn follows(
+        &self,
+        what: &str,
+        target: &crate::endpoints::Target,
+        last: Option<u64>,
+        seen: Seen,
+    ) {
+        if let Some(last) = last
+            && seen.height != last + 1
+        {
+            self.complain(format!(
+                "a subscription to {what} at node {} told of block {} after {last}",
+                target.slot, seen.height
+            ));
+        }
+    }
+
     fn due(&self) -> u64 {
         let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         told.blocks.last().map_or(1, |s| s.height + 1)
@@ -155,10 +186,7 @@ impl Subscriber {
     ) -> anyhow::Result<()> {
         let from = resumes.then(|| self.due());
         let mut stream = self.nodes.subscribe(target, from).await?;
-        self.told
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .connections += 1;
+        self.connected();
         if !resumes {
             // What came before the subscription, nobody tells: it has to be asked for.
             let head = self.nodes.status(target).await?.head;
@@ -172,14 +200,7 @@ impl Subscriber {
                 height: block.height,
                 hash: word(&block.hash)?,
             };
-            if let Some(last) = last
-                && seen.height != last + 1
-            {
-                self.complain(format!(
-                    "a subscription at node {} told of block {} after {last}",
-                    target.slot, seen.height
-                ));
-            }
+            self.follows("blocks", target, last, seen);
             last = Some(seen.height);
             self.take(target, seen).await?;
         }
@@ -187,7 +208,14 @@ impl Subscriber {
     }
 
     /// Takes a block, after fetching what came before it and was missed.
-    async fn take(&mut self, target: &crate::endpoints::Target, seen: Seen) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// If what was missed is not given.
+    pub async fn take(
+        &mut self,
+        target: &crate::endpoints::Target,
+        seen: Seen,
+    ) -> anyhow::Result<()> {
         let due = self.due();
         if seen.height == 0 {
             return Ok(());
@@ -225,7 +253,8 @@ impl Subscriber {
         told.blocks.push(seen);
     }
 
-    fn complain(&self, text: String) {
+    /// Notes what is wrong on the spot.
+    pub fn complain(&self, text: String) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         told.complaints.push(text);
     }

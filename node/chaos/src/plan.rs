@@ -1,5 +1,6 @@
 //! What a seed does to a consortium. The same seed makes the same plan; what becomes of it depends on the machine.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
@@ -91,6 +92,8 @@ pub enum Fault {
     Point(PointFault),
     /// Nothing can be written any more.
     FullDisk(Slot, Duration),
+    /// The file system that holds a node's data has no room left: truly so, on a small one of its own.
+    FullFileSystem(Slot, Duration),
     /// Every sync takes long.
     SlowDisk(Whom, Duration, Duration),
     /// A node is killed, a file of this store damaged.
@@ -141,6 +144,7 @@ impl Fault {
             Self::Point(point) if point.actions.contains("return") => "fail point: error",
             Self::Point(_) => "fail point: sleep",
             Self::FullDisk(..) => "full disk",
+            Self::FullFileSystem(..) => "full file system",
             Self::SlowDisk(..) => "slow disk",
             Self::Damage(..) => "damaged file",
             Self::Wipe(_) => "wiped disk",
@@ -220,6 +224,15 @@ impl Plan {
         plan
     }
 
+    /// Nodes whose data lie on a small file system of their own.
+    pub fn small_disks(&self) -> BTreeSet<Slot> {
+        let disks = self.faults.iter().filter_map(|(_, fault)| match fault {
+            Fault::FullFileSystem(slot, _) => Some(*slot),
+            _ => None,
+        });
+        disks.collect()
+    }
+
     /// The place whose turn it is with this seed, in circumstances in which it is passed.
     fn point(&mut self, point: &'static Point, maker: &mut Maker, faults: &mut Vec<Fault>) {
         let is = |parts: &[&str]| parts.iter().any(|part| point.name.contains(part));
@@ -255,6 +268,14 @@ impl Plan {
             fault.restart_after = None;
             fault.lasts = Duration::from_secs(4);
             faults.push(Fault::Damage(slot, "state", maker.rng.random()));
+        }
+        if point.name.starts_with("blocks.mend.") {
+            // Passed by a node that reads what was damaged: later than this place is armed, and before it is disarmed.
+            let slot = maker.rng.random_range(1..self.nodes);
+            fault.whom = Whom::One(slot);
+            fault.restart_after = None;
+            fault.lasts = Duration::from_secs(20);
+            faults.push(Fault::Damage(slot, "blocks", maker.rng.random()));
         }
         if point.name == "engine.flush.last" || point.name == "node.stop" {
             fault.whom = Whom::All;
@@ -326,7 +347,7 @@ impl Maker {
     }
 
     fn small(&mut self, with_points: bool) -> Fault {
-        let kinds = if with_points { 14 } else { 9 };
+        let kinds = if with_points { 15 } else { 10 };
         match self.rng.random_range(0..kinds) {
             0 | 1 => Fault::Kill(self.whom(), self.millis(20, 1_200)),
             2 => Fault::Kill(Whom::All, self.millis(0, 300)),
@@ -347,8 +368,9 @@ impl Maker {
                 Fault::SlowLink(self.slot(), delay, self.millis(300, 2_000))
             }
             8 => Fault::Break,
-            9 => Fault::FullDisk(self.slot(), self.millis(300, 1_200)),
-            10 => {
+            9 => Fault::FullFileSystem(self.slot(), self.millis(300, 1_500)),
+            10 => Fault::FullDisk(self.slot(), self.millis(300, 1_200)),
+            11 => {
                 let delay = self.millis(5, 150);
                 Fault::SlowDisk(self.whom(), delay, self.millis(300, 1_500))
             }
@@ -434,7 +456,7 @@ mod tests {
             .filter(|name| !OFFLINE.iter().any(|part| name.contains(part)))
             .collect();
         assert_eq!(missing, Vec::<&str>::new());
-        assert_eq!(kinds.len(), 20, "{kinds:?}");
+        assert_eq!(kinds.len(), 21, "{kinds:?}");
     }
 
     #[test]

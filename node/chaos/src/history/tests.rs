@@ -1,7 +1,7 @@
 //! Histories that must be refused, each made from one that holds by a single change.
 
 use super::*;
-use crate::accounts::{Account, recipient};
+use crate::accounts::{Account, recipient, teller};
 
 /// Two accounts, four transfers in three blocks, seen by two members, an observer and a subscriber.
 struct Case {
@@ -16,12 +16,13 @@ fn hash(n: u8) -> B256 {
 
 fn case() -> Case {
     let (alice, bob) = (Account::of(1).unwrap(), Account::of(2).unwrap());
-    let (carol, mint) = (recipient(1), recipient(2));
+    // What carol gets emits a log each time.
+    let (carol, mint) = (teller(), recipient(2));
     let transfers = [
         alice.transfer(0, bob.address, U256::from(10), 1),
         alice.transfer(1, carol, U256::from(20), 0),
         bob.transfer(0, carol, U256::from(5), 0),
-        bob.transfer(1, alice.address, U256::from(7), 0),
+        bob.transfer(1, carol, U256::from(7), 0),
     ];
     let in_block = [&[0_usize][..], &[1, 2], &[3]];
     let blocks: Vec<Block> = (1..=3u8)
@@ -52,9 +53,9 @@ fn case() -> Case {
     let fee = U256::from(TRANSFER_GAS);
     let start = U256::from(1_000_000);
     let balances: BTreeMap<Address, U256> = [
-        (alice.address, start - U256::from(30 - 7) - fee),
+        (alice.address, start - U256::from(30) - fee),
         (bob.address, start + U256::from(10) - U256::from(12)),
-        (carol, U256::from(25)),
+        (carol, U256::from(32)),
         (mint, fee),
     ]
     .into();
@@ -73,6 +74,11 @@ fn case() -> Case {
         head: seen(height),
         committed: Some(committed),
     };
+    let log = |n: usize, height: u8| LogSeen {
+        block: seen(height),
+        transaction: transfers[n].hash,
+    };
+    let logs = [log(1, 2), log(2, 2), log(3, 3)];
     Case {
         history: History {
             submissions: vec![
@@ -89,6 +95,10 @@ fn case() -> Case {
                 report(0, 2, 3, 8),
             ],
             subscriptions: vec![vec![seen(1), seen(2), seen(3)]],
+            logs: vec![LogStory {
+                all: logs.to_vec(),
+                connections: vec![logs[..2].to_vec(), Vec::new(), logs[1..].to_vec()],
+            }],
             ..History::default()
         },
         members: vec![member(0), member(1)],
@@ -159,7 +169,7 @@ fn a_damaged_member_may_withhold_but_not_alter() {
     let altered = found(|c| {
         c.members[1].partial = true;
         c.members[1].blocks[1].state_root = hash(9);
-        c.members[1].balances.insert(recipient(1), U256::from(1));
+        c.members[1].balances.insert(teller(), U256::from(1));
     });
     assert_eq!(altered.len(), 2, "{altered:?}");
 }
@@ -275,9 +285,9 @@ fn transactions_that_overlap_in_time_may_stand_in_any_order() {
 
 #[test]
 fn a_wrong_balance_or_nonce_is_found_on_the_member_that_has_it() {
-    let carol = recipient(1);
+    let carol = teller();
     let richer = found(|c| {
-        c.members[1].balances.insert(carol, U256::from(26));
+        c.members[1].balances.insert(carol, U256::from(33));
     });
     let balance = Violation::Balance {
         slot: 1,
@@ -378,6 +388,37 @@ fn a_gap_or_a_wrong_order_in_a_subscription_is_found() {
     );
     let swapped = found(|c| c.history.subscriptions[0].swap(1, 2));
     assert!(swapped.len() >= 2, "{swapped:?}");
+}
+
+#[test]
+fn a_log_that_is_missing_repeated_out_of_order_or_of_another_block_is_found() {
+    let log_gap = |v: &Violation| matches!(v, Violation::LogGap { subscriber: 0, .. });
+    let changes: [fn(&mut LogStory); 8] = [
+        |story| story.all.truncate(2),
+        |story| {
+            story.all.remove(1);
+        },
+        |story| story.all.swap(0, 1),
+        |story| story.all.insert(1, story.all[0]),
+        |story| story.all[1].block.hash = hash(77),
+        |story| story.connections[0].swap(0, 1),
+        |story| {
+            // Within one subscription nothing excuses a gap.
+            let all = story.all.clone();
+            story.connections[1] = vec![all[0], all[2]];
+        },
+        |story| {
+            let last = story.all[2];
+            story.connections[2].push(last);
+        },
+    ];
+    for (n, change) in changes.into_iter().enumerate() {
+        let found = found(|c| change(&mut c.history.logs[0]));
+        assert!(
+            matches!(found.as_slice(), [one] if log_gap(one)),
+            "{n}: {found:?}"
+        );
+    }
 }
 
 #[test]

@@ -95,6 +95,15 @@ pub enum Violation {
         /// The one that came; `None`: none came.
         came: Option<u64>,
     },
+    /// A subscriber was told of another log than the next one, of too few or of too many.
+    LogGap {
+        /// Which subscriber to logs.
+        subscriber: usize,
+        /// Transaction of the log that was due; `None`: there is no further one.
+        due: Option<B256>,
+        /// Transaction of the one that came; `None`: none came.
+        came: Option<B256>,
+    },
     /// Something that was known to be wrong when it happened.
     Complaint(String),
 }
@@ -170,6 +179,19 @@ impl fmt::Display for Violation {
                 ),
                 None => write!(f, "subscriber {subscriber} was not told of block {due}"),
             },
+            Self::LogGap {
+                subscriber,
+                due,
+                came,
+            } => {
+                let of = |log: &Option<B256>| log.map_or("none".to_owned(), |tx| tx.to_string());
+                write!(
+                    f,
+                    "subscriber {subscriber} to logs was told of {} when {} was due",
+                    of(came),
+                    of(due)
+                )
+            }
             Self::Complaint(text) => f.write_str(text),
         }
     }
