@@ -9,6 +9,7 @@ FIRST ?= 0
 RUNS ?= 20
 PARALLEL ?= 2
 SECONDS ?= 60
+EXECUTIONS ?=
 TARGET ?=
 SANITIZER ?= none
 CARGO_FUZZ := 0.13.2
@@ -34,9 +35,11 @@ build: protoc ## Build the release binary
 .PHONY: test
 test: protoc ## Run all tests (clients and containers are tested where their tools are installed)
 	@if command -v cargo-nextest >/dev/null; then \
-	  $(CARGO) nextest run --workspace --locked; \
+	  $(CARGO) nextest run --workspace --locked && \
+	  $(CARGO) nextest run -p raft-adapter-sim --features planted-bugs --test planted --locked; \
 	else \
-	  $(CARGO) test --workspace --locked; \
+	  $(CARGO) test --workspace --locked && \
+	  $(CARGO) test -p raft-adapter-sim --features planted-bugs --test planted --locked; \
 	fi
 
 .PHONY: sim
@@ -45,12 +48,13 @@ sim: protoc ## Search for faults in ordering by simulation (SEEDS=10000 FIRST=0)
 	target/release/sim --seeds $(SEEDS) --first $(FIRST)
 
 .PHONY: fuzz
-fuzz: protoc ## Try bad bytes on every decoder by libFuzzer, on the nightly toolchain (SECONDS=60 each, TARGET=name, SANITIZER=address)
+fuzz: protoc ## Try bad bytes on every decoder by libFuzzer, on the nightly toolchain (SECONDS=60 or EXECUTIONS=10000000 each, TARGET=name, SANITIZER=address)
 	@test -x target/tools/bin/cargo-fuzz || \
 	  $(CARGO) install --locked --version $(CARGO_FUZZ) cargo-fuzz --root target/tools --target-dir target/tools/build
 	RUSTUP_TOOLCHAIN=nightly CARGO_PROFILE_RELEASE_LTO=off target/tools/bin/cargo-fuzz build --fuzz-dir node/fuzz \
-	  --target-dir target/fuzz --sanitizer $(SANITIZER) --no-cfg-fuzzing --codegen-units 16 --features libfuzzer libfuzzer
-	target/fuzz/$(STATIC_TARGET)/release/libfuzzer --seconds $(SECONDS) --target "$(TARGET)" --folder target/fuzz/campaign
+	  --target-dir target/fuzz --sanitizer $(SANITIZER) --no-cfg-fuzzing --codegen-units 16 --features libfuzzer
+	target/fuzz/$(STATIC_TARGET)/release/campaign $(if $(EXECUTIONS),--executions $(EXECUTIONS),--seconds $(SECONDS)) \
+	  --target "$(TARGET)" --folder target/fuzz/campaign
 
 .PHONY: chaos
 chaos: protoc ## Faults on real processes under load, by seed (RUNS=20 FIRST=0 PARALLEL=2); one line repeats a run that fails
@@ -58,6 +62,11 @@ chaos: protoc ## Faults on real processes under load, by seed (RUNS=20 FIRST=0 P
 	mkdir -p target/chaos && cp target/debug/quorate target/chaos/quorate
 	$(CARGO) build --locked -p quorate-chaos
 	target/debug/chaos --runs $(RUNS) --first $(FIRST) --parallel $(PARALLEL) --binary target/chaos/quorate --out target/chaos/runs
+
+.PHONY: chaos-containers
+chaos-containers: protoc ## The same on the containers of deploy/docker-compose.yml, after `make static` (RUNS=20 FIRST=0); needs Docker
+	$(CARGO) build --locked -p quorate-chaos
+	target/debug/chaos --containers deploy --runs $(RUNS) --first $(FIRST) --out target/chaos/runs
 
 .PHONY: test-vectors
 test-vectors: protoc ## Run published Ethereum test vectors (VECTORS=DIR: any folder or archive folder with such files)

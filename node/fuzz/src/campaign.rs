@@ -9,13 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Target, targets};
+use crate::{Room, Target, targets};
 
 /// Names the target in the environment of a child.
 pub const TARGET_VARIABLE: &str = "QUORATE_FUZZ_TARGET";
 
-/// Longest input that libFuzzer makes, in bytes.
-const INPUT_BYTES_MAX: usize = 8 << 10;
 /// One input may take so long, in seconds. Generous: other work may share the machine.
 const INPUT_SECONDS_MAX: u32 = 25;
 /// Stores that a target opens lie in memory, where there is such a place: a disk would only slow it down.
@@ -23,17 +21,35 @@ const SCRATCH: &str = "/dev/shm";
 /// Memory of a whole child, in MiB.
 const MEMORY_MIB_MAX: u32 = 2_048;
 
+/// How much is tried on each target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// As much as there is time for.
+    Seconds(u64),
+    /// So many inputs.
+    Executions(u64),
+}
+
+impl Extent {
+    fn argument(self) -> String {
+        match self {
+            Self::Seconds(seconds) => format!("-max_total_time={seconds}"),
+            Self::Executions(executions) => format!("-runs={executions}"),
+        }
+    }
+}
+
 /// What is to be run.
 #[derive(Debug, Clone)]
 pub struct Campaign {
     /// For each target.
-    pub seconds: u64,
+    pub extent: Extent,
     /// Only this target.
     pub only: Option<String>,
     /// Where corpora, logs and inputs that crashed are kept.
     pub folder: PathBuf,
-    /// The binary that is libFuzzer when [`TARGET_VARIABLE`] is set.
-    pub program: PathBuf,
+    /// Where the binaries of the rooms are.
+    pub programs: PathBuf,
 }
 
 /// What became of one target.
@@ -57,26 +73,27 @@ impl Campaign {
     /// # Errors
     /// If no target has the name, or files and processes cannot be made.
     pub fn run(&self, mut tell: impl FnMut(&Outcome)) -> io::Result<Vec<Outcome>> {
-        let chosen: Vec<&Target> = targets()
-            .filter(|target| self.only.as_ref().is_none_or(|only| only == target.name))
+        let is_chosen = |target: &Target| self.only.as_ref().is_none_or(|only| only == target.name);
+        let chosen: Vec<_> = targets()
+            .filter(|(_room, target)| is_chosen(target))
             .collect();
         if chosen.is_empty() {
-            let names: Vec<&str> = targets().map(|target| target.name).collect();
+            let names: Vec<&str> = targets().map(|(_room, target)| target.name).collect();
             return Err(io::Error::other(format!(
                 "no target has this name; there are {}",
                 names.join(", ")
             )));
         }
         let mut outcomes = Vec::new();
-        for target in chosen {
-            let outcome = self.run_one(target)?;
+        for (room, target) in chosen {
+            let outcome = self.run_one(room, target)?;
             tell(&outcome);
             outcomes.push(outcome);
         }
         Ok(outcomes)
     }
 
-    fn run_one(&self, target: &Target) -> io::Result<Outcome> {
+    fn run_one(&self, room: &Room, target: &Target) -> io::Result<Outcome> {
         let corpus = self.folder.join("corpus").join(target.name);
         let found = self.folder.join("found").join(target.name);
         fs::create_dir_all(&corpus)?;
@@ -88,11 +105,11 @@ impl Campaign {
         let scratch = Some(Path::new(SCRATCH)).filter(|place| place.is_dir());
         let scratch = scratch.map_or_else(std::env::temp_dir, Path::to_owned);
         let started = Instant::now();
-        let status = Command::new(&self.program)
+        let status = Command::new(self.programs.join(format!("fuzz-{}", room.name)))
             .env("TMPDIR", scratch)
             .env(TARGET_VARIABLE, target.name)
-            .arg(format!("-max_total_time={}", self.seconds))
-            .arg(format!("-max_len={INPUT_BYTES_MAX}"))
+            .arg(self.extent.argument())
+            .arg(format!("-max_len={}", target.input_bytes_max))
             .arg(format!("-timeout={INPUT_SECONDS_MAX}"))
             .arg(format!("-rss_limit_mb={MEMORY_MIB_MAX}"))
             .arg("-print_final_stats=1")

@@ -1,6 +1,6 @@
 //! A folder of files as bytes, for stores that recover from what the disk gives back.
 
-use std::{fs, io, path::Path};
+use std::{cell::RefCell, fs, io, path::Path};
 
 use tempfile::TempDir;
 
@@ -9,23 +9,45 @@ use crate::cutter::{Cutter, put_piece};
 const FILES_MAX: usize = 6;
 const NAME_BYTES_MAX: usize = 40;
 
-/// Writes the files that the bytes describe into a new folder: each a name and a content. A name that would lead out of the
-/// folder ends the list.
-pub(crate) fn unpack(
+thread_local! {
+    /// Emptied and filled again for each input: to make a folder costs more than most looks into it.
+    static FOLDER: RefCell<Option<TempDir>> = const { RefCell::new(None) };
+}
+
+/// Writes the files that the bytes describe, each a name and a content, into an empty folder, and looks at it. A name that
+/// would lead out of the folder ends the list.
+pub(crate) fn with_files<R>(
     mut input: Cutter<'_>,
-    mut mend: impl FnMut(&mut [u8]),
-) -> io::Result<TempDir> {
-    let folder = tempfile::tempdir()?;
-    for _ in 0..FILES_MAX {
-        let name = input.piece();
-        let Some(name) = std::str::from_utf8(name).ok().filter(|name| is_plain(name)) else {
-            break;
+    mend: impl Fn(Vec<u8>) -> Vec<u8>,
+    look: impl FnOnce(&Path) -> R,
+) -> io::Result<R> {
+    FOLDER.with_borrow_mut(|folder| {
+        let folder = match folder {
+            Some(folder) => folder,
+            none => none.insert(tempfile::tempdir()?),
         };
-        let mut content = input.piece().to_vec();
-        mend(&mut content);
-        fs::write(folder.path().join(name), content)?;
+        empty(folder.path())?;
+        for _ in 0..FILES_MAX {
+            let name = input.piece();
+            let Some(name) = std::str::from_utf8(name).ok().filter(|name| is_plain(name)) else {
+                break;
+            };
+            fs::write(folder.path().join(name), mend(input.piece().to_vec()))?;
+        }
+        Ok(look(folder.path()))
+    })
+}
+
+fn empty(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())?;
+        } else {
+            fs::remove_file(entry.path())?;
+        }
     }
-    Ok(folder)
+    Ok(())
 }
 
 fn is_plain(name: &str) -> bool {
@@ -33,8 +55,8 @@ fn is_plain(name: &str) -> bool {
     (1..=NAME_BYTES_MAX).contains(&name.len()) && !name.starts_with('.') && name.chars().all(plain)
 }
 
-/// The reverse.
-pub(crate) fn pack(folder: &Path) -> io::Result<Vec<u8>> {
+/// The reverse. `unmend` undoes what is done to each file.
+pub(crate) fn pack(folder: &Path, unmend: impl Fn(Vec<u8>) -> Vec<u8>) -> io::Result<Vec<u8>> {
     let mut names: Vec<_> = fs::read_dir(folder)?
         .map(|entry| entry.map(|entry| entry.file_name()))
         .collect::<io::Result<_>>()?;
@@ -43,7 +65,7 @@ pub(crate) fn pack(folder: &Path) -> io::Result<Vec<u8>> {
     for name in names {
         let content = fs::read(folder.join(&name))?;
         put_piece(&mut out, name.to_string_lossy().as_bytes());
-        put_piece(&mut out, &content);
+        put_piece(&mut out, &unmend(content));
     }
     Ok(out)
 }

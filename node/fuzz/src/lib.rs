@@ -3,8 +3,8 @@
 //!
 //! # Flow
 //! ```text
-//! make fuzz ─► bin/libfuzzer ─► campaign: for each target, seeds ─► corpus folder ─► libFuzzer, so many seconds ─► figures
-//! make test ─► tests/it      ─► for each target: seeds as they are, then some thousand mutations of them (mutate.rs)
+//! make fuzz ─► bin/campaign ─► for each target: seeds ─► corpus folder ─► bin/fuzz-ROOM, which is libFuzzer ─► figures
+//! make test ─► tests/it     ─► for each target: seeds as they are, then some thousand mutations of them (mutate.rs)
 //! ```
 //!
 //! # You must
@@ -25,10 +25,12 @@ mod cutter;
 mod figures;
 mod folder;
 mod mutate;
-mod rooms;
 mod target;
 
 pub mod campaign;
+#[cfg(feature = "libfuzzer")]
+pub mod entry;
+pub mod rooms;
 
 pub use mutate::Mutator;
-pub use target::{Memory, Target, target, targets};
+pub use target::{Memory, Room, Target, targets};

@@ -2,6 +2,16 @@
 
 use crate::rooms;
 
+/// Targets that one fuzzing binary holds. A binary watches all the code in it at every input, so that one with little code is
+/// many times as fast.
+#[derive(Debug, Clone, Copy)]
+pub struct Room {
+    /// The binary is `fuzz-` and this name.
+    pub name: &'static str,
+    /// At least one.
+    pub targets: &'static [Target],
+}
+
 /// One decoder, or a few that belong together, behind a function of bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct Target {
@@ -13,12 +23,14 @@ pub struct Target {
     pub seeds: fn() -> Vec<Vec<u8>>,
     /// What one input may take.
     pub memory: Memory,
+    /// Longest input that is made, in bytes. Seeds are cut to it.
+    pub input_bytes_max: usize,
     /// The room catches panics of a library below it and ends itself; the target judges what it says.
     pub catches_panics: bool,
 }
 
 impl Target {
-    /// A target whose code never panics.
+    /// A target whose code never panics, for inputs of up to 8 KiB.
     pub(crate) const fn new(
         name: &'static str,
         run: fn(&[u8]) -> bool,
@@ -30,6 +42,7 @@ impl Target {
             run,
             seeds,
             memory,
+            input_bytes_max: 8 << 10,
             catches_panics: false,
         }
     }
@@ -74,13 +87,9 @@ impl Memory {
     }
 }
 
-/// All targets, room by room.
-pub fn targets() -> impl Iterator<Item = &'static Target> {
-    rooms::ALL.iter().flat_map(|room| room.iter())
-}
-
-/// The target of this name.
-#[must_use]
-pub fn target(name: &str) -> Option<&'static Target> {
-    targets().find(|target| target.name == name)
+/// All targets, each with its room, room by room.
+pub fn targets() -> impl Iterator<Item = (&'static Room, &'static Target)> {
+    rooms::ALL
+        .iter()
+        .flat_map(|room| room.targets.iter().map(move |target| (*room, target)))
 }

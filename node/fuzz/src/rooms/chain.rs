@@ -1,17 +1,14 @@
-//! Transactions, blocks, genesis files, and the folder of a block store.
-
-use std::sync::Arc;
+//! Transactions and blocks.
 
 use alloy_consensus::{Block, BlockBody, Header};
 use alloy_eips::eip2718::Encodable2718 as _;
 use alloy_rlp::Encodable as _;
 use quorate_chain::{
-    Anchor, BlockStore, Genesis, ImportedBlock, RecoveredTransaction, SealedBlock, check_content,
-    decode_transaction, private_reference,
+    Anchor, ImportedBlock, RecoveredTransaction, SealedBlock, check_content, decode_transaction,
+    private_reference,
 };
-use quorate_kv::MemoryKv;
 
-use crate::{Memory, Target, cutter::Cutter, figures, folder};
+use crate::{Memory, Target, figures};
 
 pub(crate) const TARGETS: &[Target] = &[
     Target::new(
@@ -23,8 +20,6 @@ pub(crate) const TARGETS: &[Target] = &[
     Target::new("chain-block", block, block_seeds, Memory::DECODER),
     Target::new("chain-record", record, record_seeds, Memory::DECODER),
     Target::new("chain-anchor", anchor, anchor_seeds, Memory::DECODER),
-    Target::new("chain-genesis", genesis, genesis_seeds, Memory::DECODER),
-    Target::new("chain-segments", segments, segments_seeds, Memory::ROOM),
 ];
 
 /// As gossip, a client or a block brings it.
@@ -137,75 +132,4 @@ fn anchor_seeds() -> Vec<Vec<u8>> {
         ancestors: vec![parent.block.header().clone()],
     };
     vec![anchor.encode().to_vec()]
-}
-
-/// A file that an operator was given.
-fn genesis(bytes: &[u8]) -> bool {
-    let Ok(text) = std::str::from_utf8(bytes) else {
-        return false;
-    };
-    Genesis::parse(text).is_ok_and(|genesis| {
-        let again = Genesis::parse(&genesis.to_json().to_string());
-        let digest = again.map(|again| again.consortium_digest()).ok();
-        assert_eq!(
-            digest,
-            Some(genesis.consortium_digest()),
-            "a genesis does not read back"
-        );
-        true
-    })
-}
-
-fn genesis_seeds() -> Vec<Vec<u8>> {
-    vec![figures::genesis_json().into_bytes()]
-}
-
-/// First whether sums are put right, then the files.
-fn segments(bytes: &[u8]) -> bool {
-    const HEADER_BYTES: usize = 40;
-    let mut input = Cutter(bytes);
-    let mended = input.byte() & 1 == 1;
-    let files = folder::unpack(input, |file| {
-        if mended {
-            folder::mend_records(file, HEADER_BYTES);
-        }
-    });
-    let Ok(files) = files else {
-        return false;
-    };
-    let end = || {
-        let index = Arc::new(MemoryKv::new());
-        let store = BlockStore::open(files.path(), index, figures::genesis_block()).ok()?;
-        let head = store.head();
-        for height in 0..=head.height() {
-            // Blocks of a pruned store are not there; what is there reads back.
-            let block = store.block(height).ok().flatten();
-            assert!(block.is_none_or(|block| block.height() == height));
-        }
-        Some(head.hash())
-    };
-    let Some(first) = end() else {
-        return false;
-    };
-    assert_eq!(end(), Some(first), "a store that was recovered changed");
-    true
-}
-
-fn segments_seeds() -> Vec<Vec<u8>> {
-    let packed = |count| {
-        let files = tempfile::tempdir().ok()?;
-        let index = Arc::new(MemoryKv::new());
-        let store = BlockStore::open(files.path(), index, figures::genesis_block()).ok()?;
-        for block in figures::blocks(count) {
-            store.append(block).ok()?;
-        }
-        store.barrier().ok()?;
-        folder::pack(files.path()).ok()
-    };
-    let mut seeds = Vec::new();
-    for packed in [1, 3].into_iter().filter_map(packed) {
-        seeds.push([&[0], packed.as_slice()].concat());
-        seeds.push([&[1], packed.as_slice()].concat());
-    }
-    seeds
 }

@@ -1,15 +1,12 @@
-//! Envelopes of private payloads, key files, and the folder of a payload store.
-
-use std::sync::Arc;
+//! Envelopes of private payloads, and key files.
 
 use quorate_enclave::{
-    Context, Envelope, KeyFile, KeyRing, LocalEnclave, NodeKey, PayloadStore, PrivacyFlag,
-    PublicKey, SealRequest, StoreConfig, Suite,
+    Context, Envelope, KeyFile, KeyRing, LocalEnclave, NodeKey, PrivacyFlag, PublicKey,
+    SealRequest, Suite, fuzzing,
 };
-use quorate_kv::MemoryKv;
 use secp256k1::SECP256K1;
 
-use crate::{Memory, Target, cutter::Cutter, figures, folder};
+use crate::{Memory, Target, figures};
 
 pub(crate) const TARGETS: &[Target] = &[
     Target::new(
@@ -18,13 +15,14 @@ pub(crate) const TARGETS: &[Target] = &[
         envelope_seeds,
         Memory::DECODER,
     ),
+    Target::new("enclave-record", record, record_seeds, Memory::DECODER),
+    Target::new("enclave-remote", remote, remote_seeds, Memory::DECODER),
     Target::new(
         "enclave-key-file",
         key_file,
         key_file_seeds,
         Memory::DECODER,
     ),
-    Target::new("enclave-payloads", payloads, payloads_seeds, Memory::ROOM),
 ];
 
 /// As another member sends it.
@@ -47,7 +45,8 @@ fn context(flag: PrivacyFlag) -> Context {
     }
 }
 
-fn envelopes() -> Vec<Envelope> {
+/// Signed envelopes of each suite.
+pub(super) fn envelopes() -> Vec<Envelope> {
     let Ok(keys) = KeyRing::generate(3) else {
         return Vec::new();
     };
@@ -87,6 +86,26 @@ fn envelope_seeds() -> Vec<Vec<u8>> {
     envelopes().iter().map(Envelope::encode).collect()
 }
 
+/// As a payload store holds it.
+fn record(bytes: &[u8]) -> bool {
+    fuzzing::record(bytes)
+}
+
+fn record_seeds() -> Vec<Vec<u8>> {
+    let envelopes = envelopes();
+    envelopes.iter().flat_map(fuzzing::record_seeds).collect()
+}
+
+/// What a node and a separate enclave say to each other.
+fn remote(bytes: &[u8]) -> bool {
+    fuzzing::remote(bytes)
+}
+
+fn remote_seeds() -> Vec<Vec<u8>> {
+    let envelope = envelopes().into_iter().next();
+    fuzzing::remote_seeds(&envelope.map(|e| e.encode()).unwrap_or_default())
+}
+
 /// As an operator imports it: ours, or Tessera's.
 fn key_file(bytes: &[u8]) -> bool {
     KeyFile::decode(bytes).is_ok_and(|file| {
@@ -107,55 +126,4 @@ fn key_file_seeds() -> Vec<Vec<u8>> {
     ]
     .map(|text| text.as_bytes().to_vec())
     .to_vec()
-}
-
-/// First whether sums are put right, then the files.
-fn payloads(bytes: &[u8]) -> bool {
-    const HEADER_BYTES: usize = 1536;
-    let mut input = Cutter(bytes);
-    let mended = input.byte() & 1 == 1;
-    let files = folder::unpack(input, |file| {
-        if mended {
-            folder::mend_records(file, HEADER_BYTES);
-        }
-    });
-    let Ok(files) = files else {
-        return false;
-    };
-    let open = || {
-        let index = Arc::new(MemoryKv::new());
-        PayloadStore::open(files.path(), index, &StoreConfig::default()).ok()
-    };
-    let Some(store) = open() else {
-        return false;
-    };
-    let size = store.size_bytes().ok();
-    let damaged = store.damaged_at_open().len();
-    drop(store);
-    let again = open();
-    let again = again.map(|store| (store.size_bytes().ok(), store.damaged_at_open().len()));
-    assert_eq!(
-        again,
-        Some((size, damaged)),
-        "a store that was recovered changed"
-    );
-    true
-}
-
-fn payloads_seeds() -> Vec<Vec<u8>> {
-    let packed = || {
-        let files = tempfile::tempdir().ok()?;
-        let index = Arc::new(MemoryKv::new());
-        let store = PayloadStore::open(files.path(), index, &StoreConfig::default()).ok()?;
-        for envelope in envelopes() {
-            store.put(&envelope, 1_700_000_000_000, None).ok()?;
-        }
-        folder::pack(files.path()).ok()
-    };
-    let mut seeds = Vec::new();
-    if let Some(packed) = packed() {
-        seeds.push([&[0], packed.as_slice()].concat());
-        seeds.push([&[1], packed.as_slice()].concat());
-    }
-    seeds
 }

@@ -2,7 +2,7 @@
 
 use alloy_primitives::{B256, Bytes};
 use alloy_rlp::{Decodable as _, Encodable as _};
-use quorate_engine::{MemberDetails, SnapshotManifest, snapshots::SnapshotDescription};
+use quorate_engine::{EnclaveKey, MemberDetails, SnapshotManifest, snapshots::SnapshotDescription};
 use quorate_state::ChunkInfo;
 use raft_adapter::RaftId;
 
@@ -79,20 +79,34 @@ fn details(bytes: &[u8]) -> bool {
     })
 }
 
+/// An entry of version 1, written down as the format says: a list of version, key, address and organisation; and one of version
+/// 2, which has the keys of its enclave.
 fn details_seeds() -> Vec<Vec<u8>> {
-    // Written down as the format says: list of version 1, key, address and organisation.
     let key = figures::sealer().node_id();
     let mut fields = Vec::new();
     1_u8.encode(&mut fields);
     key.as_bytes().as_slice().encode(&mut fields);
     "bank-a.example:30303".encode(&mut fields);
     "Bank A".encode(&mut fields);
-    let mut out = Vec::new();
+    let mut plain = Vec::new();
     alloy_rlp::Header {
         list: true,
         payload_length: fields.len(),
     }
-    .encode(&mut out);
-    out.extend_from_slice(&fields);
-    vec![out]
+    .encode(&mut plain);
+    plain.extend_from_slice(&fields);
+    let with_keys = MemberDetails {
+        enclave_keys: [None, Some([9; 32])]
+            .into_iter()
+            .zip(1..)
+            .map(|(hybrid_digest, n)| EnclaveKey {
+                key: [n; 32],
+                hybrid_digest,
+            })
+            .collect(),
+        keys_sequence: 7,
+        keys_signature: Some([5; 65]),
+        ..MemberDetails::new(key, "bank-a.example:30303".into(), "Bank A".into())
+    };
+    vec![plain, with_keys.encode().to_vec()]
 }

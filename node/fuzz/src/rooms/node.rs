@@ -6,15 +6,18 @@ use quorate_doors as doors;
 use crate::{Memory, Target};
 
 pub(crate) const TARGETS: &[Target] = &[
-    Target::new(
-        "node-config",
-        doors::configuration,
-        doors::configuration_seeds,
-        Memory::Bounded {
-            per_byte: 256,
-            base: 4 << 20,
-        },
-    ),
+    Target {
+        input_bytes_max: 1 << 10,
+        ..Target::new(
+            "node-config",
+            doors::configuration,
+            doors::configuration_seeds,
+            Memory::Bounded {
+                per_byte: 256,
+                base: 4 << 20,
+            },
+        )
+    },
     Target::new(
         "node-membership",
         doors::membership,

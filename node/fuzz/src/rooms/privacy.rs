@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use alloy_primitives::{Address, B256, Bytes};
+use alloy_primitives::{Address, B256, Bytes, U256};
 use quorate_enclave::{NodeKey, PayloadHash, PrivacyFlag, PublicKey};
 use quorate_exchange::fuzzing;
-use quorate_privacy::{Acknowledgements, Content, SignedTerms, Terms};
+use quorate_privacy::{
+    Acknowledgements, Content, ContractState, ExtensionStep, SignedTerms, Terms,
+};
 use secp256k1::SECP256K1;
 
 use crate::{Memory, Target, figures};
@@ -13,6 +15,12 @@ use crate::{Memory, Target, figures};
 pub(crate) const TARGETS: &[Target] = &[
     Target::new("privacy-content", content, content_seeds, Memory::DECODER),
     Target::new("privacy-terms", terms, terms_seeds, Memory::DECODER),
+    Target::new(
+        "privacy-handover",
+        handover,
+        handover_seeds,
+        Memory::DECODER,
+    ),
     Target::new(
         "privacy-messages",
         fuzzing::messages,
@@ -41,6 +49,19 @@ fn content_seeds() -> Vec<Vec<u8>> {
         call(None),
         call(Some(figures::ECHO)),
         Content::Signed(transaction.unwrap_or_default().into()),
+        Content::Extension(ExtensionStep::Offer {
+            contract: figures::ECHO,
+            newcomer: PublicKey::from_bytes([5; 32]),
+            newcomer_account: Address::repeat_byte(2),
+            parties: [3, 4].map(|n| PublicKey::from_bytes([n; 32])).into(),
+        }),
+        Content::Extension(ExtensionStep::Vote {
+            offer: figures::ECHO,
+            accept: true,
+        }),
+        Content::Extension(ExtensionStep::Cancel {
+            offer: figures::ECHO,
+        }),
     ]
     .iter()
     .map(Content::encode)
@@ -90,4 +111,40 @@ fn terms_seeds() -> Vec<Vec<u8>> {
         signature: [5; 65],
     };
     vec![standard.encode(), validated.encode(), signed.encode()]
+}
+
+/// The state of a contract that another party hands over.
+fn handover(bytes: &[u8]) -> bool {
+    ContractState::decode(bytes).is_ok_and(|state| {
+        assert_eq!(state.encode(), bytes, "one state, two encodings");
+        // Here there is no storage that could fail.
+        assert!(state.digest().is_ok());
+        true
+    })
+}
+
+fn handover_seeds() -> Vec<Vec<u8>> {
+    let key = |n: u8| PublicKey::from_bytes([n; 32]);
+    let known = ContractState {
+        contract: figures::ECHO,
+        nonce: 1,
+        code: Bytes::from_static(&[0x60, 0]),
+        storage: [(1, 7), (2, 300)]
+            .map(|(slot, value)| (U256::from(slot), U256::from(value)))
+            .into(),
+        creation_transaction: B256::repeat_byte(1),
+        creation_hash: PayloadHash::from_bytes([7; 64]),
+        flag: PrivacyFlag::MandatoryParties,
+        parties: Some([key(3), key(4)].into()),
+        mandatory: [key(3)].into(),
+        creator: key(3),
+    };
+    let unknown = ContractState {
+        flag: PrivacyFlag::Standard,
+        parties: None,
+        mandatory: BTreeSet::new(),
+        storage: BTreeMap::new(),
+        ..known.clone()
+    };
+    vec![known.encode(), unknown.encode()]
 }

@@ -5,21 +5,39 @@
 
 use std::sync::Arc;
 
-use raft_adapter::{Core, Disk as _, FakeDisk, Input, LogIndex, SegmentNumber};
+use raft_adapter::{Core, Disk as _, FakeDisk, Input, LogIndex, OpenError, SegmentNumber, fuzzing};
 
-use super::raft::{Member, config};
+use super::core::{Member, config};
 use crate::{
     Memory, Target,
     cutter::{Cutter, put_piece},
 };
 
-pub(crate) const TARGETS: &[Target] = &[Target::new("raft-log", log, log_seeds, Memory::ROOM)];
+pub(crate) const TARGETS: &[Target] = &[
+    Target::new("raft-record", record, records_seeds, Memory::DECODER),
+    Target {
+        catches_panics: true,
+        input_bytes_max: 2 << 10,
+        ..Target::new("raft-log", log, log_seeds, Memory::ROOM)
+    },
+];
 
 const FILES_MAX: usize = 4;
 const FILE_BYTES: usize = 4 << 10;
 /// See the format in raft-adapter's `log/record.rs`.
 const FILE_HEADER: usize = 48;
 const RECORD_HEADER: usize = 32;
+
+/// One file, whose sums are put right, record by record.
+fn record(bytes: &[u8]) -> bool {
+    let mut file = bytes.to_vec();
+    mend(&mut file);
+    fuzzing::records(&file)
+}
+
+fn records_seeds() -> Vec<Vec<u8>> {
+    fuzzing::records_seeds()
+}
 
 /// First whether sums are put right, then files: the number, then the bytes, without the zeros that follow.
 fn log(bytes: &[u8]) -> bool {
@@ -42,7 +60,12 @@ fn log(bytes: &[u8]) -> bool {
         }
     }
     let end = || {
-        let core = Core::open(config(1), Arc::new(disk.clone()), LogIndex(0)).ok()?;
+        let core = match Core::open(config(1), Arc::new(disk.clone()), LogIndex(0)) {
+            Ok(core) => core,
+            // The library below ended itself.
+            Err(OpenError::Core { reason }) => panic!("what is damaged is not named: {reason}"),
+            Err(_refusal) => return None,
+        };
         let status = core.status();
         Some((status.last_index, status.term, status.table))
     };
@@ -91,7 +114,7 @@ fn mend(file: &mut [u8]) {
 /// The logs of a member that began, that ordered, and that cut its log; as they are and to be mended.
 fn log_seeds() -> Vec<Vec<u8>> {
     let mut seeds = Vec::new();
-    for disk in super::raft::disks() {
+    for disk in super::core::disks() {
         for mended in [0, 1] {
             let mut seed = vec![mended];
             for number in disk.segments().unwrap_or_default() {

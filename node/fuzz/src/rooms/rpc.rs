@@ -1,19 +1,33 @@
-//! What clients send: JSON-RPC and gRPC requests to real servers in this process, protobuf messages by themselves, and
-//! members' addresses as operators write them.
+//! What clients send, by itself: protobuf messages, what makes a JSON-RPC request private, requests to the surface for third
+//! parties, and members' addresses as operators write them.
 
-mod client;
-mod served;
-
+use futures::FutureExt as _;
 use prost::Message as _;
+use quorate_enclave::PayloadHash;
 use quorate_proto::v1;
-use serde_json::{Value, json};
+use quorate_rpc::fuzzing;
+use serde_json::json;
 
-use self::served::Served;
-use crate::{Memory, Target, figures};
+use super::private_node::{PrivateNode, other_key, own_key};
+use crate::{
+    Memory, Target,
+    cutter::{Cutter, put_piece},
+    figures,
+};
 
 pub(crate) const TARGETS: &[Target] = &[
-    Target::new("rpc-json", json_rpc, json_seeds, Memory::Shared),
-    Target::new("rpc-grpc", grpc, grpc_seeds, Memory::Shared),
+    Target::new(
+        "rpc-private",
+        fuzzing::private_arguments,
+        private_seeds,
+        Memory::DECODER,
+    ),
+    Target::new(
+        "rpc-third-party",
+        third_party,
+        third_party_seeds,
+        Memory::DECODER,
+    ),
     Target::new("rpc-messages", messages, messages_seeds, Memory::DECODER),
     Target::new(
         "rpc-member-url",
@@ -23,172 +37,8 @@ pub(crate) const TARGETS: &[Target] = &[
     ),
 ];
 
-/// JSON-RPC's "internal error": a fault of ours.
-const INTERNAL: i64 = -32_603;
-
-/// The body of an HTTP request. Taken: a result.
-fn json_rpc(body: &[u8]) -> bool {
-    let Some((status, answer)) = Served::get().and_then(|served| served.post(body)) else {
-        panic!("the server does not answer");
-    };
-    if status != 200 || answer.is_empty() {
-        // A notification is not answered; what is no request for JSON-RPC is refused by HTTP.
-        assert!((200..500).contains(&status), "HTTP status {status}");
-        return false;
-    }
-    match serde_json::from_slice(&answer) {
-        Ok(Value::Array(answers)) => answers.iter().map(is_result).fold(false, |a, b| a | b),
-        // The library's answer to a notification.
-        Ok(Value::Null) => false,
-        Ok(answer) => is_result(&answer),
-        Err(error) => panic!("the answer is no JSON: {error}"),
-    }
-}
-
-fn is_result(answer: &Value) -> bool {
-    let code = answer.pointer("/error/code").and_then(Value::as_i64);
-    assert_ne!(code, Some(INTERNAL), "an internal error: {answer}");
-    assert!(
-        code.is_some() != answer.get("result").is_some(),
-        "neither result nor error: {answer}"
-    );
-    code.is_none()
-}
-
-/// A request of each method that takes parameters, and a batch.
-fn json_seeds() -> Vec<Vec<u8>> {
-    let call = json!({ "to": figures::ECHO, "input": "0x0102", "gas": "0xffff" });
-    let raw: Vec<String> = figures::encoded_transactions()
-        .iter()
-        .map(alloy_primitives::hex::encode_prefixed)
-        .collect();
-    let hash = alloy_primitives::B256::repeat_byte(7);
-    let filter = json!({ "fromBlock": "0x0", "toBlock": "latest", "address": [figures::ECHO], "topics": [null, [hash]] });
-    let change = json!({ "steps": [{ "remove": { "raftId": 3 } }], "force": true });
-    let mut requests: Vec<(&str, Value)> = vec![
-        ("eth_getBalance", json!([figures::ECHO, "latest"])),
-        (
-            "eth_getStorageAt",
-            json!([figures::ECHO, "0x1", { "blockNumber": "0x0" }]),
-        ),
-        ("eth_getProof", json!([figures::ECHO, ["0x1"], "latest"])),
-        ("eth_getCode", json!([figures::ECHO, { "blockHash": hash }])),
-        (
-            "eth_call",
-            json!([call, "latest", { figures::ECHO.to_string(): { "balance": "0x1" } }]),
-        ),
-        ("eth_estimateGas", json!([call])),
-        ("eth_createAccessList", json!([call])),
-        ("eth_fillTransaction", json!([call])),
-        ("eth_feeHistory", json!(["0x2", "latest", [10, 50.5]])),
-        ("eth_getBlockByNumber", json!(["0x0", true])),
-        ("eth_getBlockByHash", json!([hash, false])),
-        ("eth_getBlockReceipts", json!(["earliest"])),
-        ("eth_getTransactionByHash", json!([hash])),
-        ("eth_getLogs", json!([filter])),
-        ("eth_newFilter", json!([filter])),
-        ("eth_getFilterChanges", json!(["0x1"])),
-        ("eth_sign", json!([figures::ECHO, "0x00"])),
-        ("eth_sendTransaction", json!([call])),
-        (
-            "eth_distributePrivateTransaction",
-            json!(["0x00", { "privateFor": [] }]),
-        ),
-        ("web3_sha3", json!(["0x00"])),
-        ("txpool_content", json!([])),
-        ("raft_changeMembership", json!([change])),
-        ("raft_addPeer", json!(["enode://00@127.0.0.1:30303"])),
-        ("raft_removePeer", json!([2])),
-        ("admin_addPeer", json!(["/ip4/127.0.0.1/tcp/1/p2p/16Uiu2"])),
-        ("rpc_modules", json!([])),
-    ];
-    requests.extend(
-        raw.iter()
-            .map(|raw| ("eth_sendRawTransaction", json!([raw]))),
-    );
-    let request = |(method, params): &(&str, Value)| json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
-    let mut seeds: Vec<Value> = requests.iter().map(request).collect();
-    seeds.push(Value::Array(seeds.iter().take(3).cloned().collect()));
-    seeds
-        .iter()
-        .map(|seed| seed.to_string().into_bytes())
-        .collect()
-}
-
-/// Methods that answer once, by their place in the first byte of an input.
-const METHODS: [&str; 12] = [
-    "/quorate.v1.Ledger/SubmitTransaction",
-    "/quorate.v1.Ledger/GetTransaction",
-    "/quorate.v1.Ledger/GetReceipt",
-    "/quorate.v1.Ledger/GetBlock",
-    "/quorate.v1.Ledger/GetTransactionStatus",
-    "/quorate.v1.Ledger/Status",
-    "/quorate.v1.Membership/List",
-    "/quorate.v1.Membership/Change",
-    "/quorate.v1.Membership/AddLearner",
-    "/quorate.v1.Membership/Promote",
-    "/quorate.v1.Membership/Remove",
-    "/quorate.v1.Membership/TransferLeadership",
-];
-
-/// A request to the server. Taken: an answer.
-fn grpc(bytes: &[u8]) -> bool {
-    let Some((method, message)) = bytes.split_first() else {
-        return false;
-    };
-    let Some(method) = METHODS.get(usize::from(*method) % METHODS.len()) else {
-        return false;
-    };
-    let Some(answered) = Served::get().and_then(|served| served.grpc(method, message)) else {
-        panic!("the server does not answer");
-    };
-    match answered {
-        Ok(()) => true,
-        Err(status) => {
-            use tonic::Code;
-            // What is no message at all is refused with this code by the library, in these words.
-            let undecodable = status.message().contains("failed to decode");
-            assert!(
-                undecodable
-                    || !matches!(
-                        status.code(),
-                        Code::Internal | Code::Unknown | Code::DataLoss
-                    ),
-                "{method}: {status}"
-            );
-            false
-        }
-    }
-}
-
-fn grpc_seeds() -> Vec<Vec<u8>> {
-    let hash = bytes::Bytes::from_static(&[7; 32]);
-    let raw = figures::encoded_transactions().into_iter().next();
-    let submit = v1::SubmitTransactionRequest {
-        raw: raw.unwrap_or_default().into(),
-        wait: false,
-    };
-    let block = v1::GetBlockRequest {
-        block: Some(v1::get_block_request::Block::Height(0)),
-        ..v1::GetBlockRequest::default()
-    };
-    let messages = [
-        submit.encode_to_vec(),
-        v1::GetTransactionRequest { hash: hash.clone() }.encode_to_vec(),
-        v1::GetReceiptRequest { hash: hash.clone() }.encode_to_vec(),
-        block.encode_to_vec(),
-        v1::GetTransactionStatusRequest { hash }.encode_to_vec(),
-        Vec::new(),
-        Vec::new(),
-        change().encode_to_vec(),
-    ];
-    (0..)
-        .zip(&messages)
-        .map(|(method, message)| [&[method], message.as_slice()].concat())
-        .collect()
-}
-
-fn change() -> v1::ChangeMembersRequest {
+/// A change of members.
+pub(super) fn change() -> v1::ChangeMembersRequest {
     v1::ChangeMembersRequest {
         change_id: bytes::Bytes::from_static(&[9; 16]),
         force: true,
@@ -208,7 +58,7 @@ fn message<M: prost::Message + Default + PartialEq>(bytes: &[u8]) -> bool {
     })
 }
 
-const MESSAGES: [fn(&[u8]) -> bool; 12] = [
+const MESSAGES: [fn(&[u8]) -> bool; 18] = [
     message::<v1::SubmitTransactionRequest>,
     message::<v1::SubmitTransactionsRequest>,
     message::<v1::GetTransactionRequest>,
@@ -222,6 +72,12 @@ const MESSAGES: [fn(&[u8]) -> bool; 12] = [
     message::<v1::TransferLeadershipRequest>,
     // The largest message that clients read.
     message::<v1::Block>,
+    message::<v1::SubmitPrivateTransactionRequest>,
+    message::<v1::EraseRequest>,
+    message::<v1::CreateGroupRequest>,
+    message::<v1::FindGroupsRequest>,
+    message::<v1::PrivateReceiptRequest>,
+    message::<v1::PayloadResponse>,
 ];
 
 fn messages(bytes: &[u8]) -> bool {
@@ -265,4 +121,102 @@ fn member_url_seeds() -> Vec<Vec<u8>> {
         format!("enode://{point}@[::1]:30303?discport=0").into_bytes(),
         b"/dns4/node/tcp/1/p2p/16Uiu2HAkykwoBxwyvoEbaEkuKMeKrmJDPZ2uKFPUKtqd2JbGHUNH".to_vec(),
     ]
+}
+
+/// Requests with all the fields, and with few of them.
+fn private_seeds() -> Vec<Vec<u8>> {
+    [
+        json!({ "privateFor": [other_key()] }),
+        json!({ "from": figures::ECHO, "to": figures::ECHO, "data": "0x01", "privateFrom": own_key(),
+            "privateFor": [other_key(), "trade"], "privacyFlag": "0x2", "mandatoryFor": [other_key()],
+            "restriction": "restricted", "acknowledgements": "mandatory", "publicForm": "marker" }),
+        json!({ "privateFor": [], "acknowledgements": { "of": [other_key()] } }),
+        json!({ "privateFor": [], "acknowledgements": { "k": 2 }, "publicForm": "quorum" }),
+    ]
+    .map(|seed| seed.to_string().into_bytes())
+    .to_vec()
+}
+
+/// Headers that mean something, with what stands before each.
+const HEADERS: [&str; 5] = ["content-type", "accept", "c11n-from", "c11n-to", "c11n-key"];
+
+/// GET or POST, then path and query, then the value of each header, then the body. Taken: an answer that is no refusal.
+fn third_party(bytes: &[u8]) -> bool {
+    let Some(node) = PrivateNode::begin() else {
+        panic!("the private side does not begin");
+    };
+    let mut input = Cutter(bytes);
+    let method = if input.byte() & 1 == 0 { "GET" } else { "POST" };
+    let mut request = http::Request::builder().method(method).uri(input.piece());
+    for name in HEADERS {
+        let value = input.piece();
+        if !value.is_empty() {
+            request = request.header(name, value);
+        }
+    }
+    let body = bytes::Bytes::copy_from_slice(input.0);
+    let Ok(request) = request.body(body) else {
+        // No HTTP at all.
+        return false;
+    };
+    match fuzzing::third_party(&node, request).now_or_never() {
+        Some(status) => {
+            assert!(status.as_u16() < 500 || status.as_u16() == 503, "{status}");
+            status.is_success()
+        }
+        None => panic!("nothing here waits"),
+    }
+}
+
+/// A request for each path.
+fn third_party_seeds() -> Vec<Vec<u8>> {
+    let hash = PayloadHash::of(&PrivateNode::payload()).to_string();
+    let escaped = hash.replace('/', "%2F").replace('+', "%2B");
+    let parties = json!({ "payload": "AAE=", "from": own_key(), "to": [other_key()], "privacyFlag": 2,
+        "mandatoryRecipients": [other_key()], "hash": hash, "execHash": "", "affectedContractTransactions": [] });
+    let wanted = json!({ "key": hash, "to": own_key() }).to_string();
+    let (parties, key) = (parties.to_string(), other_key().to_string());
+    let octets = [
+        "application/octet-stream",
+        "",
+        "",
+        key.as_str(),
+        hash.as_str(),
+    ];
+    let json = [
+        "application/vnd.tessera-4.0+json",
+        "application/json",
+        "",
+        "",
+        "",
+    ];
+    let of = |path: &str| format!("/transaction/{escaped}{path}");
+    let raw = "\0\u{1}payload";
+    [
+        (0, "/upcheck".to_owned(), json, ""),
+        (0, "/version/api".to_owned(), json, ""),
+        (0, "/keys".to_owned(), json, ""),
+        (0, "/partyinfo/keys".to_owned(), json, ""),
+        (1, "/send".to_owned(), json, parties.as_str()),
+        (1, "/sendraw".to_owned(), octets, raw),
+        (1, "/storeraw".to_owned(), json, parties.as_str()),
+        (1, "/sendsignedtx".to_owned(), json, parties.as_str()),
+        (1, "/receive".to_owned(), json, wanted.as_str()),
+        (0, "/receiveraw".to_owned(), octets, ""),
+        (0, of("?to=A"), json, ""),
+        (0, of("/isSender"), json, ""),
+        (0, of("/participants"), json, ""),
+        (1, "/delete".to_owned(), json, wanted.as_str()),
+    ]
+    .iter()
+    .map(|(method, path, headers, body)| {
+        let mut seed = vec![*method];
+        put_piece(&mut seed, path.as_bytes());
+        headers
+            .iter()
+            .for_each(|value| put_piece(&mut seed, value.as_bytes()));
+        seed.extend_from_slice(body.as_bytes());
+        seed
+    })
+    .collect()
 }

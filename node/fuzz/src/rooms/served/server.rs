@@ -1,4 +1,5 @@
-//! A node behind its two servers: a chain with nothing but its genesis, a pool, and ordering that stands still.
+//! A node behind its two servers: a chain with nothing but its genesis, a pool, ordering that stands still, and a private side in
+//! memory. Requests reach the servers as they do behind the connection.
 
 use std::{
     fmt,
@@ -17,28 +18,22 @@ use quorate_pool::{PoolConfig, PoolHandle};
 use quorate_rpc::{
     AccountSigner, ChangeReport, ChangeRequest, LocalInfo, MembershipApi, MembershipError,
     MembershipView, NetworkInfo, NodeIdentity, PeerInfo, RpcConfig, RpcContext, SignError,
-    serve_grpc, serve_json_rpc,
+    fuzzing::Doors,
 };
 use quorate_state::{StateRead, StateStore, genesis_state_root};
 use raft_adapter::{LogIndex, RaftHandle, RaftId, Transport};
 use secp256k1::SECP256K1;
 use tempfile::TempDir;
-use tokio::{net::TcpListener, runtime::Runtime, sync::watch};
-use tokio_util::sync::CancellationToken;
-use tonic::{
-    Status,
-    client::Grpc,
-    transport::{Channel, Endpoint},
-};
+use tokio::{runtime::Runtime, sync::watch};
+use tonic::Status;
 
-use super::client::{Poster, Raw};
+use super::super::private_node::PrivateNode;
 use crate::figures;
 
-/// The servers and a client of each. Lives as long as the process.
+/// The servers. Lives as long as the process.
 pub(super) struct Served {
     runtime: Runtime,
-    json: Mutex<Poster>,
-    channel: Channel,
+    doors: Doors,
     _keep: (Mutex<raft_adapter::Opened>, TempDir),
 }
 
@@ -50,9 +45,9 @@ impl Served {
     }
 
     fn start() -> Option<Self> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
+        let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
+            .max_blocking_threads(4)
             .build()
             .ok()?;
         let dir = tempfile::tempdir().ok()?;
@@ -64,40 +59,27 @@ impl Served {
         )
         .ok()?;
         let context = context(&dir, opened.handle.clone())?;
-        let stop = CancellationToken::new();
-        let bind = || async { TcpListener::bind("127.0.0.1:0").await.ok() };
-        let json = runtime.block_on(bind())?;
-        let grpc = runtime.block_on(bind())?;
-        let poster = Poster::new(json.local_addr().ok()?);
-        let url = format!("http://{}", grpc.local_addr().ok()?);
-        // They end with the process.
-        drop(runtime.spawn(serve_json_rpc(context.clone(), json, stop.clone())));
-        drop(runtime.spawn(serve_grpc(context, grpc, stop)));
-        let connecting = Endpoint::from_shared(url).ok()?;
-        let channel = runtime.block_on(connecting.connect()).ok()?;
+        let doors = {
+            let _inside = runtime.enter();
+            Doors::open(context).ok()?
+        };
         Some(Self {
             runtime,
-            json: Mutex::new(poster),
-            channel,
+            doors,
             _keep: (Mutex::new(opened), dir),
         })
     }
 
-    /// Posts a body to the JSON-RPC server.
-    pub(super) fn post(&self, body: &[u8]) -> Option<(u16, Vec<u8>)> {
-        self.json.lock().post(body)
+    /// HTTP status and body of the answer of the JSON-RPC server.
+    pub(super) fn post(&self, body: &[u8]) -> Option<(u16, Bytes)> {
+        let asked = (self.doors.json)(Bytes::copy_from_slice(body));
+        self.runtime.block_on(asked)
     }
 
-    /// Sends a message to a method; `None` if the server cannot be reached.
+    /// Sends a message to a method; `None` if the server does not answer.
     pub(super) fn grpc(&self, method: &'static str, message: &[u8]) -> Option<Result<(), Status>> {
-        let message = Bytes::copy_from_slice(message);
-        self.runtime.block_on(async {
-            let mut client = Grpc::new(self.channel.clone());
-            client.ready().await.ok()?;
-            let path = http::uri::PathAndQuery::from_static(method);
-            let answer = client.unary(tonic::Request::new(message), path, Raw).await;
-            Some(answer.map(|_answer| ()))
-        })
+        let asked = (self.doors.grpc)((method, Bytes::copy_from_slice(message)));
+        self.runtime.block_on(asked)
     }
 }
 
@@ -135,7 +117,7 @@ fn context(dir: &TempDir, raft: RaftHandle) -> Option<RpcContext> {
         membership: Arc::new(Settled::default()),
         network: Arc::new(Nobody),
         signer: Arc::new(Known),
-        privacy: None,
+        privacy: Some(Arc::new(PrivateNode::begin()?)),
         client_version: "Quorate/fuzz".into(),
         node: NodeIdentity {
             node_id: figures::sealer().node_id(),

@@ -1,0 +1,5 @@
+//! Envelopes, key files, and what a remote enclave is asked. See `entry.rs`.
+#![no_main]
+#![allow(unsafe_code, reason = "libFuzzer's entry points are C functions")]
+
+quorate_fuzz::fuzz_room!(quorate_fuzz::rooms::ENCLAVE);

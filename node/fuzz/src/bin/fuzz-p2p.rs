@@ -1,0 +1,5 @@
+//! What strangers and members send over the members' network. See `entry.rs`.
+#![no_main]
+#![allow(unsafe_code, reason = "libFuzzer's entry points are C functions")]
+
+quorate_fuzz::fuzz_room!(quorate_fuzz::rooms::P2P);

@@ -1,0 +1,5 @@
+//! The folder of a payload store. See `entry.rs`.
+#![no_main]
+#![allow(unsafe_code, reason = "libFuzzer's entry points are C functions")]
+
+quorate_fuzz::fuzz_room!(quorate_fuzz::rooms::PAYLOADS);

@@ -1,0 +1,5 @@
+//! What a disk gives back as a log. See `entry.rs`.
+#![no_main]
+#![allow(unsafe_code, reason = "libFuzzer's entry points are C functions")]
+
+quorate_fuzz::fuzz_room!(quorate_fuzz::rooms::RAFT_LOG);

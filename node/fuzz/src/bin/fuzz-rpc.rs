@@ -1,0 +1,5 @@
+//! Messages and arguments of clients by themselves. See `entry.rs`.
+#![no_main]
+#![allow(unsafe_code, reason = "libFuzzer's entry points are C functions")]
+
+quorate_fuzz::fuzz_room!(quorate_fuzz::rooms::RPC);

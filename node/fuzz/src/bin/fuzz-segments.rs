@@ -1,0 +1,5 @@
+//! Folders of block files. See `entry.rs`.
+#![no_main]
+#![allow(unsafe_code, reason = "libFuzzer's entry points are C functions")]
+
+quorate_fuzz::fuzz_room!(quorate_fuzz::rooms::SEGMENTS);
