@@ -175,7 +175,11 @@ impl Records {
     ) -> Result<Admitted, RecordError> {
         let hash = &signed.terms.hash;
         let bytes = signed.encode();
-        let old = self.terms_bytes(hash)?;
+        // Nearly always there are none, and a look is cheaper than a walk.
+        let old = match self.kv.get(&part_key(hash, 0)?)? {
+            Some(_) => self.terms_bytes(hash)?,
+            None => None,
+        };
         if old.as_ref().is_some_and(|old| *old == bytes) {
             return Ok(Admitted::Known);
         }
