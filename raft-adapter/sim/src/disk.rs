@@ -342,7 +342,7 @@ impl State {
     }
 
     /// All names there are now, and no others, survive.
-    fn sync_folder(&mut self) {
+    fn names_are_durable(&mut self) {
         self.removed.clear();
         for file in self.files.values_mut() {
             file.name_durable = true;
@@ -446,7 +446,7 @@ impl Disk for SimDisk {
             written_end: header.len(),
         };
         state.files.insert(segment, file);
-        state.sync_folder();
+        state.names_are_durable();
         Ok(())
     }
 
@@ -576,7 +576,21 @@ impl Disk for SimDisk {
             state.removed.insert(segment, file);
             return Err(state.fail(Fault::WriteError, "remove"));
         }
-        state.sync_folder();
+        state.names_are_durable();
+        Ok(())
+    }
+
+    fn sync_folder(&self) -> io::Result<()> {
+        let mut state = self.state.lock();
+        if state.goes_out()? {
+            return Err(eio("the power went"));
+        }
+        // The files' syncs are to fail, too.
+        if state.planned.sync_error && state.file_random.chance(250) {
+            state.planned.sync_error = false;
+            return Err(state.fail(Fault::FailedSync, "sync"));
+        }
+        state.names_are_durable();
         Ok(())
     }
 }

@@ -74,8 +74,14 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// Removes the file, durably.
     ///
     /// # Errors
-    /// As the system says.
+    /// As the system says; the name may be gone then and come back with a power loss.
     fn remove(&self, segment: SegmentNumber) -> io::Result<()>;
+
+    /// When this returns, a power loss takes none of the files there are and brings back none that was removed.
+    ///
+    /// # Errors
+    /// As the system says.
+    fn sync_folder(&self) -> io::Result<()>;
 }
 
 const EXTENSION: &str = "raftlog";
@@ -132,11 +138,6 @@ impl FolderDisk {
         );
         files.insert(segment, Arc::clone(&file));
         Ok(file)
-    }
-
-    /// A new or removed name is durable only after the folder itself was synced.
-    fn sync_dir(&self) -> io::Result<()> {
-        File::open(&self.dir)?.sync_all()
     }
 }
 
@@ -195,7 +196,7 @@ impl Disk for FolderDisk {
         file.write_all_at(header, 0)?;
         file.sync_all()?;
         fail_point!("raft.log.create.folder", |error| error);
-        self.sync_dir()?;
+        self.sync_folder()?;
         self.files.lock().insert(segment, Arc::new(file));
         Ok(())
     }
@@ -229,7 +230,12 @@ impl Disk for FolderDisk {
         self.files.lock().remove(&segment);
         std::fs::remove_file(self.path(segment))?;
         fail_point!("raft.log.remove.folder", |error| error);
-        self.sync_dir()
+        self.sync_folder()
+    }
+
+    /// A new or removed name is durable only after the folder itself was synced.
+    fn sync_folder(&self) -> io::Result<()> {
+        File::open(&self.dir)?.sync_all()
     }
 }
 

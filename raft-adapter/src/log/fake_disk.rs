@@ -19,6 +19,10 @@ pub struct FakeDisk {
 #[derive(Debug, Default)]
 struct State {
     files: BTreeMap<SegmentNumber, FakeFile>,
+    /// Removed, and the folder not synced since: a crash may bring them back.
+    removed: BTreeMap<SegmentNumber, FakeFile>,
+    creation_failures: u32,
+    removal_failures: u32,
     sync_failures: u32,
     write_failures: u32,
     syncs: u64,
@@ -42,10 +46,18 @@ impl FakeDisk {
         Self::default()
     }
 
-    /// Power loss: of every write since the last sync, each sector survives or not, as `seed` decides.
+    /// Power loss: of every write since the last sync, each sector survives or not, as `seed` decides, and every file
+    /// whose removal failed comes back or does not.
     pub fn crash(&self, seed: u64) {
         let mut random = Random::new(seed);
-        for file in self.state.lock().files.values_mut() {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        while let Some((segment, file)) = state.removed.pop_first() {
+            if random.below(2) == 0 {
+                state.files.entry(segment).or_insert(file);
+            }
+        }
+        for file in state.files.values_mut() {
             for (offset, bytes) in std::mem::take(&mut file.unsynced) {
                 let fate = random.below(3);
                 let mut at = offset;
@@ -75,6 +87,16 @@ impl FakeDisk {
     /// Linux does: what was written is still shown, and no later sync brings it to the medium.
     pub fn fail_syncs(&self, count: u32) {
         self.state.lock().sync_failures = count;
+    }
+
+    /// The next `count` files that are made get no header.
+    pub fn fail_creations(&self, count: u32) {
+        self.state.lock().creation_failures = count;
+    }
+
+    /// The next `count` removals take the name and fail to sync the folder.
+    pub fn fail_removals(&self, count: u32) {
+        self.state.lock().removal_failures = count;
     }
 
     /// The next `count` writes fail.
@@ -120,7 +142,9 @@ impl FakeDisk {
 
     /// Removes everything, as if the disk had been replaced.
     pub fn wipe(&self) {
-        self.state.lock().files.clear();
+        let mut state = self.state.lock();
+        state.files.clear();
+        state.removed.clear();
     }
 
     /// Syncs that succeeded so far.
@@ -179,13 +203,21 @@ impl Disk for FakeDisk {
             return Err(io::Error::from(io::ErrorKind::AlreadyExists));
         }
         let mut bytes = vec![0; size_bytes as usize];
-        overlay(&mut bytes, 0, Some(header));
+        let fails = state.creation_failures > 0;
+        if !fails {
+            overlay(&mut bytes, 0, Some(header));
+        }
         let file = FakeFile {
             current: bytes.clone(),
             durable: bytes,
             unsynced: Vec::new(),
         };
         state.files.insert(segment, file);
+        if fails {
+            state.creation_failures -= 1;
+            return Err(io::Error::other("creation fails as asked"));
+        }
+        state.removed.clear();
         Ok(())
     }
 
@@ -245,11 +277,22 @@ impl Disk for FakeDisk {
     }
 
     fn remove(&self, segment: SegmentNumber) -> io::Result<()> {
-        self.state
-            .lock()
+        let mut state = self.state.lock();
+        let file = state
             .files
             .remove(&segment)
-            .map(drop)
-            .ok_or_else(|| missing(segment))
+            .ok_or_else(|| missing(segment))?;
+        if state.removal_failures > 0 {
+            state.removal_failures -= 1;
+            state.removed.insert(segment, file);
+            return Err(io::Error::other("removal fails as asked"));
+        }
+        state.removed.clear();
+        Ok(())
+    }
+
+    fn sync_folder(&self) -> io::Result<()> {
+        self.state.lock().removed.clear();
+        Ok(())
     }
 }

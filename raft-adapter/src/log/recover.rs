@@ -27,6 +27,10 @@ pub(crate) fn recover(
     owner: RaftId,
     contents: &mut Contents,
 ) -> Result<Recovered, OpenError> {
+    // What is about to be taken for removed must stay so: a half-made file that came back behind a new one would make
+    // that one, if it is half-made too, look damaged.
+    disk.sync_folder()
+        .map_err(|error| failed("sync the folder of log files", error))?;
     let numbers = disk
         .segments()
         .map_err(|error| failed("list log files", error))?;
@@ -265,10 +269,29 @@ mod tests {
     use super::*;
     use crate::{
         config::Config,
-        log::{Log, fake_disk::FakeDisk, record::Marker},
+        error::Fatal,
+        log::{Log, fake_disk::FakeDisk, record::Marker, writer::LogWriter},
     };
 
     const MEMBER: RaftId = RaftId(1);
+
+    /// What a process does that finds `last` entries on `disk`: appends another.
+    fn live(disk: &FakeDisk, last: u64) -> Result<(), Fatal> {
+        let mut log = open(disk).unwrap();
+        assert_eq!(log.last(), last);
+        let mut writer = LogWriter::new(Arc::new(disk.clone()));
+        let (_, batch) = log.save(None, None, vec![entry_at(last + 1)])?;
+        writer.write(&batch)?;
+        writer.barrier()
+    }
+
+    fn open(disk: &FakeDisk) -> Result<Log, OpenError> {
+        let config = Config {
+            segment_bytes: 4096,
+            ..Config::new(MEMBER, vec![RaftId(1), RaftId(2), RaftId(3)])
+        };
+        Log::open(&config, Arc::new(disk.clone()))
+    }
 
     /// Why a log of one file with these records is refused; their sums are right.
     fn refused(bodies: &[Body]) -> OpenError {
@@ -285,8 +308,7 @@ mod tests {
         let disk = FakeDisk::new();
         let size = file.len() as u64;
         disk.create(SegmentNumber(1), &file, size).unwrap();
-        let config = Config::new(MEMBER, vec![RaftId(1), RaftId(2), RaftId(3)]);
-        Log::open(&config, Arc::new(disk)).unwrap_err()
+        open(&disk).unwrap_err()
     }
 
     fn three() -> ConfState {
@@ -296,12 +318,16 @@ mod tests {
         }
     }
 
-    fn entry(index: u64) -> Body {
-        Body::Entry(Entry {
+    fn entry_at(index: u64) -> Entry {
+        Entry {
             index,
             term: 1,
             ..Entry::default()
-        })
+        }
+    }
+
+    fn entry(index: u64) -> Body {
+        Body::Entry(entry_at(index))
     }
 
     fn missing(from: u64, to: u64) -> Damage {
@@ -332,6 +358,28 @@ mod tests {
             matches!(&error, OpenError::Damaged(damage) if *damage == missing(3, 4)),
             "{error}"
         );
+    }
+
+    /// Two half-made files behind one another would be taken for damage: only the last may be half-made.
+    #[test]
+    fn a_half_made_file_whose_removal_failed_does_not_come_back_behind_the_next_one() {
+        for seed in 0..16 {
+            let disk = FakeDisk::new();
+            live(&disk, 0).unwrap();
+            // The second one gets a number that leaves room for another before it.
+            for _ in 0..2 {
+                disk.fail_creations(1);
+                assert!(live(&disk, 1).is_err());
+            }
+            disk.fail_removals(1);
+            let error = open(&disk).unwrap_err();
+            assert!(matches!(error, OpenError::Io { .. }), "{error}");
+            disk.fail_creations(1);
+            assert!(live(&disk, 1).is_err());
+            disk.crash(seed);
+            let log = open(&disk).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+            assert_eq!(log.last(), 1);
+        }
     }
 
     #[test]
