@@ -28,7 +28,7 @@ fn near(bug: PlantedBug) -> Options {
             "sim --seed 20229552 --members 3 --without loss,duplication,reordering,partition,kill,power-loss,interrupted-operation,lost-writes,torn-sectors,lost-directory-entries,read-error,write-error,disk-full,failed-sync,slow-disk,old-disk,clock-skew,change,retry,transfer,remove-leader,orderly-stop",
         ),
         PlantedBug::ForgetVote | PlantedBug::RemoveFilesEarly => Options::seed(30),
-        PlantedBug::ChangeManyWithoutJoint => Options::seed(45),
+        PlantedBug::ChangeManyWithoutJoint => Options::seed(235),
         PlantedBug::LeadAfterRemoval => Options::seed(60),
         PlantedBug::ReuseId => Options::seed(80),
         PlantedBug::SoleVoterSpeaksEarly | PlantedBug::RemovedStaysSilent => Options::seed(205),
