@@ -51,7 +51,7 @@
 //!   multiple of four.
 //!
 //! # Read next
-//! `distribute.rs` (a payload goes out), `answer.rs` (one comes in), `lookup.rs` (are we a party), `handover.rs` (a new
+//! `distribute.rs` (a payload goes out), `answer.rs` (one comes in), `courier.rs` and `keeper.rs` (several at a time), `lookup.rs` (are we a party), `handover.rs` (a new
 //! party), `wire.rs` (what is said).
 
 mod answer;

@@ -2,7 +2,7 @@
 //! kind in the same run; how long a client waits; bytes, processor time, and how fast a party gets lost payloads back.
 //!
 //! `cargo bench -p quorate --bench privacy -- seconds=20 payloads=10000` prints the figures. Further arguments: `suite=1|2` (the
-//! cipher suite of the payloads), `form=marker|quorum`, `connections=256` (requests under way), `samples=200` (of each latency).
+//! cipher suite of the payloads), `form=marker|quorum`, `connections=192` (requests under way), `samples=200` (of each latency).
 //! Ends badly if something that was acknowledged is missing, or if the parties' private states differ.
 
 #![allow(
@@ -80,7 +80,7 @@ impl Arguments {
             payloads: number("payloads", 10_000),
             suite: number("suite", 1),
             form,
-            connections: usize::try_from(number("connections", 256).clamp(1, 1_000)).unwrap(),
+            connections: usize::try_from(number("connections", 192).clamp(1, 1_000)).unwrap(),
             samples: usize::try_from(number("samples", 200).max(1)).unwrap(),
         }
     }

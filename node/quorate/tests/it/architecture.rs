@@ -77,6 +77,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "quorate-kv",
             "quorate-chain",
             "quorate-state",
+            "quorate-evm",
             "quorate-enclave",
             "quorate-privacy",
             "quorate-exchange",
