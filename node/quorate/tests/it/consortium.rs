@@ -25,8 +25,9 @@ pub fn free_base_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     for _ in 0..100 {
         let round = NEXT.fetch_add(1, Ordering::Relaxed);
-        let seed = u16::try_from(std::process::id() % 89).unwrap();
-        let base = 20_000 + ((seed + round * 7) % 89) * 500;
+        // Below the ports that systems give to outgoing connections: one of these would keep a node from listening.
+        let seed = u16::try_from(std::process::id() % 45).unwrap();
+        let base = 10_000 + ((seed + round * 7) % 45) * 500;
         let used = [0u16, 100, 200, 300, 400]
             .iter()
             .flat_map(|lane| (0..12).map(move |i| base + lane + i));
@@ -405,7 +406,12 @@ impl Consortium {
     }
 
     pub fn metrics(&self, i: usize) -> String {
-        http(&self.metrics_url(i), None).unwrap()
+        self.try_metrics(i).unwrap()
+    }
+
+    /// `None` if the node does not answer.
+    pub fn try_metrics(&self, i: usize) -> Option<String> {
+        http(&self.metrics_url(i), None).ok()
     }
 
     /// Sends 1 wei through node `i`, signed by the node; returns the hash, or `None` if it was not accepted.
