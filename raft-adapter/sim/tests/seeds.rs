@@ -92,6 +92,7 @@ fn seeds_that_once_failed_hold() {
         "sim --seed 60062485 --steps 2766 --members 1 --without loss,duplication,kill,power-loss,lost-writes,torn-sectors,bit-flip,disk-full,failed-sync,clock-skew,pause,forced-change,retry,orderly-stop",
         "sim --seed 60084024 --steps 2052 --members 2 --without duplication,one-way-cut,kill,blackout,torn-sectors,disk-full,slow-disk,old-disk,pause,change,forced-change,retry,transfer,remove-leader,orderly-stop",
         "sim --seed 60114291 --members 3 --without reordering,one-way-cut,partition,power-loss,bit-flip,orderly-stop",
+        "sim --seed 80075834 --members 3 --without loss,duplication,reordering,one-way-cut,partition,kill,power-loss,blackout,lost-writes,torn-sectors,lost-directory-entries,read-error,write-error,disk-full,failed-sync,failing-recovery,clock-skew,pause,change,forced-change,retry,transfer,remove-leader,orderly-stop",
         "sim --seed 70020351 --members 3 --without duplication,reordering,one-way-cut,power-loss,lost-directory-entries,bit-flip,read-error,failing-recovery,old-disk,clock-skew,change,retry,transfer,remove-leader,orderly-stop",
     ] {
         let options: Options = line.parse().unwrap();

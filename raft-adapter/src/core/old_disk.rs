@@ -15,7 +15,10 @@
 //! context of a request to start over                  floor u64
 //! ```
 //!
-//! What stays undetected is a member that votes before any leader of the time it forgot has spoken to it.
+//! What stays undetected here is a member that votes before any leader of the time it forgot has spoken to it, and one whose lost
+//! entries come back before it is told of them: entries that a leader made before it heard the acknowledgement, and held back
+//! until its own disk had them. The votes such a member gave are lost; the identity of its log, which the network checks at
+//! each connection, is what stands against it.
 
 use raft::{
     StateRole,
@@ -50,7 +53,7 @@ pub(super) fn acknowledged_in(context: &[u8]) -> Option<Option<(u64, u64)>> {
 }
 
 /// Leaders say in these how far they know their receiver's log to reach. A member may hear any of them first. Entries tell by
-/// themselves: they fit only behind what was acknowledged.
+/// themselves, if they were made after the acknowledgement: they fit only behind it.
 pub(super) fn tells_acknowledged(message: &Message) -> bool {
     let told_by_manifests = !planted!(ManifestSaysNothing);
     message.msg_type == MessageType::MsgHeartbeat as i32
