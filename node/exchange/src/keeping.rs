@@ -65,25 +65,22 @@ impl Exchange {
             envelope: package.envelope,
             terms: terms.clone(),
         };
+        let since = self.inner.cache.since_now();
         if self.keep_durably(payload).await? == Admitted::Executed {
             return Ok(false);
         }
-        self.remember(hash, terms, clear);
-        Ok(true)
-    }
-
-    pub(crate) fn remember(&self, hash: PayloadHash, terms: SignedTerms, clear: InTheClear) {
         let payload = OpenedPayload {
             content: clear.content,
             as_recipient: clear.as_recipient,
             sender: clear.sender,
             terms,
         };
-        self.inner.cache.put(hash, Arc::new(payload));
+        self.inner.cache.put(hash, Arc::new(payload), since);
         if self.inner.wanted.found(&hash) {
             metrics::fetched();
         }
         self.announce_stored(&hash);
+        Ok(true)
     }
 
     /// When a payload is to be erased, if the group that it was sent to says so.

@@ -29,6 +29,7 @@ impl Exchange {
         if let Some(opened) = self.inner.cache.get(&hash) {
             return Held::Opened(opened);
         }
+        let since = self.inner.cache.since_now();
         let found = self.blocking(move |inner| {
             let stored = inner.store.get(&hash)?;
             let terms = match &stored {
@@ -54,7 +55,7 @@ impl Exchange {
                     sender: clear.sender,
                     terms,
                 });
-                self.inner.cache.put(hash, Arc::clone(&opened));
+                self.inner.cache.put(hash, Arc::clone(&opened), since);
                 Held::Opened(opened)
             }
             // It was for a key of ours when it was stored: that key is gone from the enclave.

@@ -7,6 +7,7 @@ use quorate_enclave::{
     OutboxStatus, PayloadHash, Stored,
 };
 
+use crate::cache::Erasing;
 use crate::clock::now_ms;
 use crate::exchange::Inner;
 use crate::lookup::Held;
@@ -170,8 +171,9 @@ impl Exchange {
     ) -> Result<Erasure, ExchangeError> {
         let erased = self
             .blocking(move |inner| {
+                let erasing = inner.cache.erasing();
                 let erased = inner.store.erase(&hash, reason, &note, now_ms())?;
-                forget(inner, &[hash])?;
+                forget(inner, &erasing, &[hash])?;
                 Ok(erased)
             })
             .await?;
@@ -193,9 +195,13 @@ impl Exchange {
 }
 
 /// Nothing of an erased payload stays in memory, or goes on to be delivered.
-pub(crate) fn forget(inner: &Inner, hashes: &[PayloadHash]) -> Result<(), ExchangeError> {
+pub(crate) fn forget(
+    inner: &Inner,
+    erasing: &Erasing<'_>,
+    hashes: &[PayloadHash],
+) -> Result<(), ExchangeError> {
     for hash in hashes {
-        inner.cache.remove(hash);
+        erasing.remove(hash);
         inner.wanted.found(hash);
         inner.outbox.forget(hash)?;
     }

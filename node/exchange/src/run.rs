@@ -214,8 +214,9 @@ impl Exchange {
             self.members();
             let erased = self
                 .blocking(|inner| {
+                    let erasing = inner.cache.erasing();
                     let erased = inner.store.expire(now_ms(), BATCH)?;
-                    forget(inner, &erased)?;
+                    forget(inner, &erasing, &erased)?;
                     Ok(erased.len())
                 })
                 .await?;
