@@ -381,6 +381,16 @@ mod tests {
         assert_eq!(first.header(B256::ZERO), second.header(B256::ZERO));
     }
 
+    #[test]
+    fn numbers_that_this_node_does_not_know_are_the_same_again_when_a_genesis_is_written() {
+        let plain = genesis(1337, "node1:30303", "Bank A");
+        let unknown = r#""config": {"other": {"limit": 1337777777777777777777777777777777777777777777777777777777777}, "#;
+        let first = plain.replacen(r#""config": {"#, unknown, 1);
+        assert_ne!(hash(&first), hash(&plain));
+        let written = Genesis::parse(&first).unwrap().to_json().to_string();
+        assert_eq!(hash(&written), hash(&first));
+    }
+
     fn with_privacy(section: &str) -> String {
         genesis(1337, "a:1", "A").replace(
             "\"quorate\": {",
