@@ -383,6 +383,53 @@ mod tests {
     }
 
     #[test]
+    fn a_configuration_that_nobody_can_be_in_is_damage() {
+        let with = |voters: &[u64], learners: &[u64], outgoing: &[u64], next: &[u64]| ConfState {
+            voters: voters.to_vec(),
+            learners: learners.to_vec(),
+            voters_outgoing: outgoing.to_vec(),
+            learners_next: next.to_vec(),
+            auto_leave: false,
+        };
+        let leaves_nothing = ConfState {
+            auto_leave: true,
+            ..three()
+        };
+        for conf_state in [
+            with(&[], &[], &[], &[]),
+            with(&[], &[1], &[], &[]),
+            with(&[1, 0], &[], &[], &[]),
+            with(&[1, 1], &[], &[], &[]),
+            with(&[1], &[2, 2], &[], &[]),
+            with(&[1], &[1], &[], &[]),
+            with(&[1], &[2], &[2], &[]),
+            with(&[1], &[], &[], &[2]),
+            with(&[1], &[], &[2], &[3]),
+            with(&[1, 2], &[], &[2], &[2]),
+            leaves_nothing,
+        ] {
+            let membership = Body::Membership {
+                index: 1,
+                conf_state: conf_state.clone(),
+                table: None,
+            };
+            let marker = Body::Marker(Marker {
+                snapshot_index: 1,
+                snapshot_term: 1,
+                conf_state: conf_state.clone(),
+                ..Marker::default()
+            });
+            for body in [membership, marker] {
+                let error = refused(&[entry(1), body]);
+                assert!(
+                    matches!(error, OpenError::Damaged(Damage::Content { .. })),
+                    "{conf_state:?}: {error}"
+                );
+            }
+        }
+    }
+
+    #[test]
     fn numbers_that_cannot_be_counted_on_from_are_damage() {
         let marker = |marker: Marker| {
             Body::Marker(Marker {
