@@ -4,6 +4,7 @@
 //! environment variables and the output of `quorate config show` all come from it, so they cannot drift apart.
 
 mod forms;
+mod levels;
 mod load;
 mod privacy;
 mod render;
@@ -13,6 +14,7 @@ mod settings;
 mod table;
 
 pub use forms::parse_duration;
+pub use levels::log_filter;
 pub use load::{Flag, Loaded, Origin};
 pub use privacy::{EnclavePlace, PASSPHRASE_VARIABLE};
 pub use render::render;

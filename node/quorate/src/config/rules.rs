@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use quorate_enclave::Endpoint;
 use quorate_rpc::Namespace;
-use tracing_subscriber::EnvFilter;
 
-use super::{EnclavePlace, NodeConfig};
+use super::{EnclavePlace, NodeConfig, log_filter};
 
 /// All violations: path and what is allowed.
 pub fn faults(config: &NodeConfig) -> Vec<(String, String)> {
@@ -307,16 +306,12 @@ fn check_third_party(config: &NodeConfig, found: &mut Faults) {
 }
 
 fn check_rest(config: &NodeConfig, found: &mut Faults) {
-    found.unless(
-        EnvFilter::try_new(&config.log.level).is_ok(),
-        "log.level",
-        || {
-            format!(
-                "{:?} is no level (error, warn, info, debug, trace) or list of room=level",
-                config.log.level
-            )
-        },
-    );
+    found.unless(log_filter(&config.log.level).is_some(), "log.level", || {
+        format!(
+            "{:?} is no level (error, warn, info, debug, trace) or list of room=level",
+            config.log.level
+        )
+    });
     let format = config.log.format.as_str();
     found.unless(matches!(format, "text" | "json"), "log.format", || {
         format!("{format:?} is neither \"text\" nor \"json\"")
