@@ -17,6 +17,9 @@
 //! n | node | hash                  → nothing: pending ones by node
 //! ```
 
+mod entries;
+mod policy;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -24,12 +27,11 @@ use parking_lot::Mutex;
 use quorate_kv::{Batch, Direction, KeyRange, Kv, KvError};
 use sha3::{Digest as _, Sha3_256};
 
-use crate::envelope::PARTIES_MAX;
-use crate::{NodeKey, PayloadHash};
+pub use policy::{AckPolicy, AckProgress};
 
-const PREFIX: &[u8] = b"eo/";
-/// Longest reason that is kept, in bytes.
-const REASON_BYTES_MAX: usize = 256;
+use crate::{NodeKey, PayloadHash};
+use entries::{PREFIX, decode, key, put, remove_pending, shortened, split_name};
+use policy::{check_policy, policy_value};
 
 /// Settings of an [`Outbox`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,75 +55,6 @@ impl Default for OutboxConfig {
             lease_ms: 30_000,
         }
     }
-}
-
-/// Which acknowledgements a sender waits for. The other deliveries go on in any case.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AckPolicy {
-    /// Those of all recipients.
-    All,
-    /// Those of these recipients.
-    Named(BTreeSet<NodeKey>),
-    /// Those of any so many recipients.
-    KOfN(u16),
-}
-
-impl AckPolicy {
-    /// True if the acknowledgements that are in suffice.
-    pub fn satisfied(&self, deliveries: &[Delivery]) -> bool {
-        self.progress(deliveries) == AckProgress::Satisfied
-    }
-
-    /// How far it is.
-    pub fn progress(&self, deliveries: &[Delivery]) -> AckProgress {
-        let nodes_in = |state: DeliveryState| -> Vec<NodeKey> {
-            let counts = |d: &&Delivery| match self {
-                Self::All | Self::KOfN(_) => true,
-                Self::Named(nodes) => nodes.contains(&d.node),
-            };
-            let those = deliveries.iter().filter(counts);
-            let those = those.filter(|d| d.state == state);
-            those.map(|d| d.node).collect()
-        };
-        let acknowledged = nodes_in(DeliveryState::Acknowledged).len();
-        let waiting = nodes_in(DeliveryState::Pending);
-        let refused = nodes_in(DeliveryState::Refused);
-        let needed = match self {
-            Self::All => deliveries.len(),
-            Self::Named(nodes) => nodes.len(),
-            Self::KOfN(k) => usize::from(*k),
-        };
-        let lacking = needed.saturating_sub(acknowledged);
-        if lacking == 0 {
-            AckProgress::Satisfied
-        } else if lacking <= waiting.len() {
-            AckProgress::Waiting {
-                nodes: waiting,
-                lacking,
-            }
-        } else {
-            AckProgress::Impossible { refused }
-        }
-    }
-}
-
-/// How far a policy is from being satisfied.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AckProgress {
-    /// It is.
-    Satisfied,
-    /// So many acknowledgements of these nodes are lacking.
-    Waiting {
-        /// Who did not answer yet.
-        nodes: Vec<NodeKey>,
-        /// How many of them must.
-        lacking: usize,
-    },
-    /// It never will be: too many refused.
-    Impossible {
-        /// Who.
-        refused: Vec<NodeKey>,
-    },
 }
 
 /// What became of a delivery.
@@ -617,123 +550,6 @@ impl Outbox {
             _ => Err(OutboxError::Damaged { entry: "s" }),
         }
     }
-}
-
-fn policy_value(policy: &AckPolicy, now_ms: u64) -> Vec<u8> {
-    let (kind, k) = match policy {
-        AckPolicy::All => (0u8, 0),
-        AckPolicy::Named(_) => (1, 0),
-        AckPolicy::KOfN(k) => (2, *k),
-    };
-    let mut value = vec![kind];
-    value.extend_from_slice(&k.to_be_bytes());
-    value.extend_from_slice(&now_ms.to_be_bytes());
-    value
-}
-
-fn check_policy(nodes: &BTreeSet<NodeKey>, policy: &AckPolicy) -> Result<(), OutboxError> {
-    if nodes.len() > PARTIES_MAX {
-        return Err(OutboxError::OutOfRange {
-            field: "number of recipients",
-            value: nodes.len() as u64,
-            allowed: "at most 256",
-        });
-    }
-    match policy {
-        AckPolicy::All => Ok(()),
-        AckPolicy::Named(named) => match named.iter().find(|node| !nodes.contains(*node)) {
-            Some(node) => Err(OutboxError::NoRecipient { node: *node }),
-            None => Ok(()),
-        },
-        AckPolicy::KOfN(k) if usize::from(*k) <= nodes.len() => Ok(()),
-        AckPolicy::KOfN(k) => Err(OutboxError::OutOfRange {
-            field: "k",
-            value: u64::from(*k),
-            allowed: "at most the number of recipients",
-        }),
-    }
-}
-
-/// Writes a delivery, and exchanges its entries among the pending ones.
-fn put(batch: &mut Batch, old: Option<&Delivery>, delivery: &Delivery) {
-    if let Some(old) = old {
-        remove_pending(batch, old);
-    }
-    let (hash, node) = (delivery.hash.as_bytes(), delivery.node.as_slice());
-    if delivery.state == DeliveryState::Pending {
-        let time = delivery.next_at_ms.to_be_bytes();
-        batch.put(key(b'q', &[&time, hash, node]), Vec::new());
-        batch.put(key(b'n', &[node, hash]), Vec::new());
-    }
-    let state = match delivery.state {
-        DeliveryState::Pending => 0,
-        DeliveryState::Acknowledged => 1,
-        DeliveryState::Refused => 2,
-    };
-    let mut value = vec![state, u8::from(delivery.named)];
-    value.extend_from_slice(&delivery.attempts.to_be_bytes());
-    value.extend_from_slice(&delivery.next_at_ms.to_be_bytes());
-    value.extend_from_slice(&delivery.changed_at_ms.to_be_bytes());
-    value.extend_from_slice(delivery.reason.as_bytes());
-    batch.put(key(b'd', &[hash, node]), value);
-}
-
-fn remove_pending(batch: &mut Batch, old: &Delivery) {
-    if old.state == DeliveryState::Pending {
-        let (hash, node) = (old.hash.as_bytes(), old.node.as_slice());
-        let time = old.next_at_ms.to_be_bytes();
-        batch.delete(key(b'q', &[&time, hash, node]));
-        batch.delete(key(b'n', &[node, hash]));
-    }
-}
-
-fn decode(hash: PayloadHash, node: NodeKey, value: &[u8]) -> Option<Delivery> {
-    let ([state, named], rest) = value.split_first_chunk::<2>()?;
-    let (attempts, rest) = rest.split_first_chunk::<4>()?;
-    let (next_at, rest) = rest.split_first_chunk::<8>()?;
-    let (changed_at, reason) = rest.split_first_chunk::<8>()?;
-    Some(Delivery {
-        hash,
-        node,
-        state: match state {
-            0 => DeliveryState::Pending,
-            1 => DeliveryState::Acknowledged,
-            2 => DeliveryState::Refused,
-            _ => return None,
-        },
-        named: *named == 1,
-        attempts: u32::from_be_bytes(*attempts),
-        next_at_ms: u64::from_be_bytes(*next_at),
-        changed_at_ms: u64::from_be_bytes(*changed_at),
-        reason: String::from_utf8(reason.to_vec()).ok()?,
-    })
-}
-
-fn split_name(name: &[u8]) -> Option<(PayloadHash, NodeKey)> {
-    let (hash, node) = name.split_first_chunk::<64>()?;
-    let node: [u8; 33] = node.try_into().ok()?;
-    Some((PayloadHash::from_bytes(*hash), NodeKey::from(node)))
-}
-
-/// The reason, cut at the limit between two characters.
-fn shortened(reason: &str) -> String {
-    let mut text = String::new();
-    for c in reason.chars() {
-        if text.len() + c.len_utf8() > REASON_BYTES_MAX {
-            break;
-        }
-        text.push(c);
-    }
-    text
-}
-
-fn key(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
-    let mut key = PREFIX.to_vec();
-    key.push(tag);
-    for part in parts {
-        key.extend_from_slice(part);
-    }
-    key
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use quorate_enclave::{EnclaveError, Envelope, Opening, PayloadHash, PublicKey};
+use quorate_enclave::{EnclaveError, Envelope, Opening, PublicKey};
 use quorate_privacy::{Content, SignedTerms};
 
 use crate::cache::OpenedPayload;

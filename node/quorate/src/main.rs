@@ -46,6 +46,7 @@ mod monitor;
 mod network;
 mod node;
 mod privacy;
+mod process;
 mod relay;
 mod seat;
 mod snapshots;

@@ -1,28 +1,26 @@
 //! One node: opens the rooms in order, joins them, watches them, stops them in order.
 
+mod engine;
+mod listeners;
+
 use std::fs::File;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, anyhow};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use quorate_chain::{Genesis, Member, MemberRole, Sealer};
+use quorate_chain::{Genesis, Member, MemberRole};
 use quorate_enclave::Enclave;
-use quorate_engine::{
-    EngineConfig, ExecutedBlocks, Fatal, Flusher, Importer, Ledger, Minter, MinterConfig,
-};
+use quorate_engine::Ledger;
 use quorate_p2p::NetworkHandle;
 use quorate_pool::{PoolConfig, PoolHandle};
 use quorate_rpc::third_party::{ThirdPartySocket, serve_third_party, serve_third_party_on_socket};
 use quorate_rpc::{AccountSigner, NodeIdentity, PrivacyApi, RpcContext};
 use quorate_state::StateRead;
-use raft_adapter::{Delivery, LogIndex, RaftHandle, RaftId};
+use raft_adapter::{LogIndex, RaftHandle, RaftId};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -32,7 +30,10 @@ use crate::join::JoinOptions;
 use crate::membership::{self, ChainIdentity, MembershipService, NodeSigner};
 use crate::monitor::{self, Monitor};
 use crate::network::{self, PeerBlocks, RaftTransport};
+use crate::node::engine::EngineParts;
+use crate::node::listeners::Listeners;
 use crate::privacy::{Privacy, PrivacyService, Surroundings};
+use crate::process::Process;
 use crate::seat::{Identity, Removal};
 use crate::snapshots::{SnapshotMemory, Snapshots};
 use crate::stores::{self, Stores};
@@ -53,34 +54,6 @@ pub fn client_version() -> String {
         std::env::consts::OS,
         std::env::consts::ARCH
     )
-}
-
-/// Catches SIGTERM and Ctrl-C from now on, and what the node runs on.
-///
-/// To be made before anything else: a signal that comes earlier ends the process as if nobody had been there to listen.
-#[derive(Debug)]
-pub struct Process {
-    runtime: tokio::runtime::Runtime,
-    /// Cancelled when the process was asked to end.
-    terminate: CancellationToken,
-}
-
-impl Process {
-    /// Starts listening.
-    ///
-    /// # Errors
-    /// If the system gives no threads.
-    pub fn new() -> Result<Self, Ended> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .thread_name("io")
-            .build()
-            .context("starting the runtime")?;
-        let terminate = CancellationToken::new();
-        let signals = runtime.block_on(async { Signals::new() });
-        runtime.spawn(signals.listen(terminate.clone()));
-        Ok(Self { runtime, terminate })
-    }
 }
 
 /// Runs one node until it is told to stop.
@@ -131,57 +104,6 @@ struct Start {
 enum Outcome {
     Stopped,
     Reopen,
-}
-
-/// The listeners, bound before anything is opened: a port in use should be the first thing said.
-struct Listeners {
-    rpc: Option<TcpListener>,
-    grpc: Option<TcpListener>,
-    third_party: Option<TcpListener>,
-    socket: Option<ThirdPartySocket>,
-    monitor: TcpListener,
-}
-
-impl Listeners {
-    async fn bind(config: &NodeConfig) -> Result<Self, Ended> {
-        let rpc = match config.rpc.enabled {
-            true => Some(bind("rpc.listen", config.rpc.listen).await?),
-            false => None,
-        };
-        let grpc = match config.grpc.enabled {
-            true => Some(bind("grpc.listen", config.grpc.listen).await?),
-            false => None,
-        };
-        let third_party = match config.third_party.enabled {
-            true => Some(bind("third_party.listen", config.third_party.listen).await?),
-            false => None,
-        };
-        let socket = match &config.third_party.socket {
-            Some(path) if config.third_party.enabled => {
-                let bound = ThirdPartySocket::bind(path).await;
-                Some(bound.map_err(|e| Ended {
-                    exit: Exit::Network,
-                    error: anyhow!("third_party.socket: {e}"),
-                })?)
-            }
-            _ => None,
-        };
-        Ok(Self {
-            rpc,
-            grpc,
-            third_party,
-            socket,
-            monitor: bind("metrics.listen", config.metrics.listen).await?,
-        })
-    }
-}
-
-async fn bind(name: &'static str, address: SocketAddr) -> Result<TcpListener, Ended> {
-    let bound = TcpListener::bind(address).await;
-    bound.map_err(|e| Ended {
-        exit: Exit::Network,
-        error: anyhow!("{name}: cannot listen on {address}: {e}"),
-    })
 }
 
 async fn serve(start: &Start) -> Result<Outcome, Ended> {
@@ -564,109 +486,11 @@ impl Node {
     }
 }
 
-/// What the engine's threads are made from.
-struct EngineParts<'a> {
-    config: &'a NodeConfig,
-    identity: &'a Identity,
-    ledger: &'a Ledger,
-    pool: &'a PoolHandle,
-    raft: &'a RaftHandle,
-    snapshots: &'a Snapshots,
-}
-
-impl EngineParts<'_> {
-    fn start(
-        &self,
-        tasks: &Tasks,
-        deliveries: Receiver<Delivery>,
-        front_stop: &CancellationToken,
-        threads: &mut Vec<(&'static str, JoinHandle<()>)>,
-    ) -> Result<(), Ended> {
-        let executed = ExecutedBlocks::default();
-        let (flusher_handle, flusher) = Flusher::new(self.ledger.clone(), self.raft.clone());
-        let importer = Importer::new(
-            EngineConfig {
-                evidence_dir: self.config.node.data_dir.join("evidence"),
-            },
-            self.ledger.clone(),
-            self.pool.clone(),
-            self.raft.clone(),
-            executed.clone(),
-            flusher_handle,
-            Box::new(self.snapshots.source(&tasks.stop)),
-            tasks.stop.clone(),
-        );
-        threads.push((
-            "importer",
-            tasks.critical_thread("importer", {
-                let tasks = tasks.clone();
-                move || match importer.run(&deliveries) {
-                    Err(Fatal::Reopen(reason)) => {
-                        tasks.reopen(&reason);
-                        // Ordering must not find its reader gone before it was told to end.
-                        while deliveries.recv().is_ok() {}
-                        Ok(())
-                    }
-                    ended => ended.map_err(fatal),
-                }
-            })?,
-        ));
-        threads.push((
-            "flusher",
-            tasks.critical_thread("flusher", move || flusher.run().map_err(fatal))?,
-        ));
-
-        let minter = Minter::new(
-            MinterConfig {
-                min_interval: self.config.minter.min_interval,
-                pipeline_blocks: self.config.minter.pipeline_blocks,
-                ..MinterConfig::default()
-            },
-            self.ledger.clone(),
-            self.pool.clone(),
-            self.raft.clone(),
-            executed,
-            Sealer::new(self.identity.key),
-            Box::new(unix_seconds),
-        );
-        let stop = front_stop.clone();
-        threads.push((
-            "minter",
-            tasks.critical_thread("minter", move || {
-                let runtime = tokio::runtime::Builder::new_current_thread()
-                    .enable_time()
-                    .build()
-                    .map_err(|e| (Exit::Task, format!("runtime of the minter: {e}")))?;
-                runtime.block_on(minter.run(stop)).map_err(fatal)
-            })?,
-        ));
-        Ok(())
-    }
-}
-
-fn fatal(e: Fatal) -> (Exit, String) {
-    let exit = match &e {
-        Fatal::Diverged(_) => Exit::Diverged,
-        Fatal::Store(_) | Fatal::State(_) | Fatal::StateWrite { .. } | Fatal::Recovery { .. } => {
-            Exit::Storage
-        }
-        Fatal::Reopen(_) | Fatal::Impossible(_) => Exit::Task,
-    };
-    (exit, e.to_string())
-}
-
 fn unix_millis() -> u64 {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn unix_seconds() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs()
 }
 
 fn open_pool(config: &NodeConfig, genesis: &Genesis, ledger: &Ledger) -> PoolHandle {
@@ -780,45 +604,4 @@ pub fn lock(dir: &Path) -> anyhow::Result<File> {
     rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
         .map_err(|_| anyhow!("data folder {} is in use by another process", dir.display()))?;
     Ok(file)
-}
-
-/// Handlers for the life of the process: a signal counts at whatever moment it comes.
-struct Signals {
-    terminate: std::io::Result<Signal>,
-    interrupt: std::io::Result<Signal>,
-}
-
-impl Signals {
-    /// Installs the handlers. To be called inside the runtime.
-    fn new() -> Self {
-        Self {
-            terminate: signal(SignalKind::terminate()),
-            interrupt: signal(SignalKind::interrupt()),
-        }
-    }
-
-    async fn listen(mut self, terminate: CancellationToken) {
-        for handler in [&self.terminate, &self.interrupt] {
-            if let Err(e) = handler {
-                tracing::warn!(error = %e, "a signal that should stop this node in order will end it at once");
-            }
-        }
-        let signal = tokio::select! {
-            () = caught(&mut self.terminate) => "terminate",
-            () = caught(&mut self.interrupt) => "interrupt",
-        };
-        tracing::info!(signal, "asked to stop");
-        terminate.cancel();
-    }
-}
-
-/// Returns when the signal came; never, if nobody listens for it.
-async fn caught(handler: &mut std::io::Result<Signal>) {
-    let came = match handler {
-        Ok(handler) => handler.recv().await,
-        Err(_) => None,
-    };
-    if came.is_none() {
-        std::future::pending().await
-    }
 }

@@ -37,12 +37,14 @@ mod campaign;
 mod checks;
 mod disk;
 mod ending;
+mod event;
 mod faults;
 mod history;
 mod lifecycle;
 mod member;
 mod message;
 mod network;
+mod observation;
 mod operators;
 mod options;
 mod profile;
@@ -51,6 +53,7 @@ mod run;
 mod shrink;
 mod simulation;
 mod trouble;
+mod work;
 
 pub use crate::{
     campaign::{Campaign, Failure, Report},

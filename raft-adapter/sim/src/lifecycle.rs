@@ -7,9 +7,10 @@ use raft_adapter::{Core, Input, LogIndex, OpenError, RaftId, Role};
 use crate::{
     checks::{Checked, violated},
     disk::Losses,
+    event::Event,
     faults::{Fault, Situation},
     member::{Asked, KNOWN_IDENTITY, Member, Process, Promise},
-    simulation::{Event, Simulation},
+    simulation::Simulation,
 };
 
 impl Simulation {

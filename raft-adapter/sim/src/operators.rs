@@ -8,10 +8,11 @@ use raft_adapter::{
 
 use crate::{
     checks::Checked,
+    event::Event,
     faults::{Fault, Situation},
     member::Asked,
     random::Random,
-    simulation::{Event, Simulation},
+    simulation::Simulation,
 };
 
 /// Members at most, and ids beyond those of the beginning: each is a process.

@@ -6,74 +6,20 @@ use std::{
 };
 
 use bytes::Bytes;
-use raft_adapter::{
-    Answer, ChangeError, Fatal, Input, LogIndex, Output, Proposal, ProposeOutcome, RaftId, Role,
-    Term, Ticket,
-};
+use raft_adapter::{Input, Output, Proposal, Term, Ticket};
 
 use crate::{
-    checks::{Checked, Checks, Violation, manifest, violated},
-    faults::{Counters, Fault, Situation},
+    checks::{Checked, Checks, Violation, violated},
+    event::{Event, Scheduled},
+    faults::{Counters, Fault},
     history::History,
-    member::{Asked, KNOWN_IDENTITY, Member, Process},
-    message::described,
-    network::{Network, Packet},
+    member::{Asked, Member, Process},
+    network::Network,
     operators::Operators,
     options::Options,
     profile::Profile,
     random::{Random, digest},
 };
-
-/// What may happen at some time.
-#[derive(Clone, Debug)]
-pub(crate) enum Event {
-    Tick { id: u64, epoch: u64 },
-    Disk { id: u64, epoch: u64 },
-    Apply { id: u64, epoch: u64 },
-    Arrive(Packet),
-    Client,
-    Trouble,
-    Operator,
-    Start { id: u64 },
-}
-
-impl Event {
-    /// Who has to be awake for it.
-    fn member(&self) -> Option<u64> {
-        match self {
-            Self::Tick { id, .. } | Self::Disk { id, .. } | Self::Apply { id, .. } => Some(*id),
-            Self::Arrive(packet) => Some(packet.to),
-            Self::Client | Self::Trouble | Self::Operator | Self::Start { .. } => None,
-        }
-    }
-}
-
-struct Scheduled {
-    at: u64,
-    /// Events of one moment happen in the order in which they were planned.
-    number: u64,
-    event: Event,
-}
-
-impl PartialEq for Scheduled {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.number) == (other.at, other.number)
-    }
-}
-
-impl Eq for Scheduled {}
-
-impl PartialOrd for Scheduled {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Scheduled {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.number).cmp(&(other.at, other.number))
-    }
-}
 
 /// All members and everything around them.
 pub(crate) struct Simulation {
@@ -102,7 +48,7 @@ pub(crate) struct Simulation {
     pub(crate) intercepted: Option<(u64, u64, Vec<Bytes>)>,
     /// The end has begun: nothing more goes wrong.
     pub(crate) ending: bool,
-    leading: BTreeMap<u64, u64>,
+    pub(crate) leading: BTreeMap<u64, u64>,
 }
 
 impl Simulation {
@@ -214,7 +160,7 @@ impl Simulation {
         }
     }
 
-    fn current(&mut self, id: u64, epoch: u64) -> Option<&mut Process> {
+    pub(crate) fn current(&mut self, id: u64, epoch: u64) -> Option<&mut Process> {
         let member = self.members.get_mut(&id)?;
         if member.epoch == epoch {
             member.process()
@@ -230,165 +176,6 @@ impl Simulation {
         let every = self.members.get(&id).map_or(1, |it| it.tick_every);
         self.plan(every, Event::Tick { id, epoch });
         self.input(id, Input::Tick)
-    }
-
-    /// The log thread takes what waits: writes some of it, and usually syncs and reports.
-    pub(crate) fn disk_works(&mut self, id: u64, epoch: u64) -> Checked {
-        let (count, syncs) = (self.random.between(1, 4), self.random.chance(800));
-        let sync_first = self.random.chance(500);
-        let Some(process) = self.current(id, epoch) else {
-            return Ok(());
-        };
-        process.disk_is_scheduled = false;
-        let mut outcome = Ok(());
-        for _ in 0..count {
-            let Some((persist, term)) = process.writes.pop_front() else {
-                break;
-            };
-            outcome = process.writer.write(&persist.batch);
-            if outcome.is_err() {
-                break;
-            }
-            process
-                .written
-                .push((persist.write, persist.then_send, term));
-        }
-        let idle = process.writes.is_empty();
-        let mut done = Vec::new();
-        if outcome.is_ok() && (syncs || idle) {
-            outcome = process.writer.barrier();
-            if outcome.is_ok() {
-                done = std::mem::take(&mut process.written);
-            }
-        }
-        if let Err(fatal) = outcome {
-            let again = process.writer.barrier();
-            if again != Err(fatal.clone()) {
-                return violated(
-                    "a failed disk stays failed",
-                    format!("member {id}: {fatal}, then {again:?}"),
-                );
-            }
-            return self.process_failed(id, &fatal);
-        }
-        self.schedule_disk(id);
-        let Some((write, _, term)) = done.last().map(|it| (it.0, (), it.2)) else {
-            return Ok(());
-        };
-        let mut released = Vec::new();
-        for (_, then_send, _) in done {
-            released.extend(then_send);
-        }
-        if let Some(process) = self.current(id, epoch) {
-            process.durable_term = process.durable_term.max(term);
-        }
-        self.prove(id)?;
-        if sync_first {
-            self.input(id, Input::Persisted { write })?;
-            self.send_all(id, released)
-        } else {
-            self.send_all(id, released)?;
-            self.input(id, Input::Persisted { write })
-        }
-    }
-
-    /// Proposals in terms that are durable now count.
-    fn prove(&mut self, id: u64) -> Checked {
-        let Some(member) = self.members.get_mut(&id) else {
-            return Ok(());
-        };
-        let durable = member.process.as_ref().map_or(0, |it| it.durable_term);
-        let proven = member.unproven.extract_if(.., |it| it.1 <= durable);
-        let proven: Vec<_> = proven.collect();
-        proven
-            .into_iter()
-            .try_for_each(|(index, term, digest)| self.checks.proposed(index, term, digest))
-    }
-
-    fn schedule_disk(&mut self, id: u64) {
-        let slow = self.members.get(&id).is_some_and(|it| it.slow_disk);
-        let delay = if slow && !self.ending {
-            self.random.between(5, 120)
-        } else {
-            self.random.between(1, 6)
-        };
-        let Some(member) = self.members.get_mut(&id) else {
-            return;
-        };
-        let epoch = member.epoch;
-        let Some(process) = member.process() else {
-            return;
-        };
-        if process.disk_is_scheduled || (process.writes.is_empty() && process.written.is_empty()) {
-            return;
-        }
-        process.disk_is_scheduled = true;
-        self.plan(delay, Event::Disk { id, epoch });
-    }
-
-    fn schedule_apply(&mut self, id: u64) {
-        let delay = self.random.between(1, 15);
-        let Some(member) = self.members.get_mut(&id) else {
-            return;
-        };
-        let epoch = member.epoch;
-        let Some(process) = member.process() else {
-            return;
-        };
-        if process.apply_is_scheduled || process.inbox.is_empty() {
-            return;
-        }
-        process.apply_is_scheduled = true;
-        self.plan(delay, Event::Apply { id, epoch });
-    }
-
-    /// The application takes some deliveries.
-    fn apply(&mut self, id: u64, epoch: u64) -> Checked {
-        let count = self.random.between(1, 4);
-        let keeps = self.random.chance(300);
-        let Some(process) = self.current(id, epoch) else {
-            return Ok(());
-        };
-        process.apply_is_scheduled = false;
-        for _ in 0..count {
-            let Some(process) = self.current(id, epoch) else {
-                return Ok(());
-            };
-            let Some(delivery) = process.inbox.pop_front() else {
-                break;
-            };
-            let index = delivery.index().0;
-            process.applied = index;
-            let own = process.in_log.remove(&index);
-            self.history.note(&[6, id, index]);
-            self.history
-                .line(self.now, || format!("{id} applies {index}"));
-            if let raft_adapter::Delivery::Snapshot(snapshot) = &delivery {
-                self.counters.situation(Situation::SnapshotInstalled);
-                let newest = self.checks.tables().values().next_back();
-                if snapshot.table.is_joint() || newest.is_some_and(|it| it.is_joint()) {
-                    self.counters.situation(Situation::SnapshotDuringJoint);
-                }
-            }
-            self.checks.deliver(id, &delivery)?;
-            if let (Some((term, content)), raft_adapter::Delivery::Entry(entry)) = (own, &delivery)
-                && entry.term.0 == term
-            {
-                self.checks.acknowledge(index, term, content)?;
-            }
-            self.input(
-                id,
-                Input::Applied {
-                    index: LogIndex(index),
-                },
-            )?;
-        }
-        if keeps && let Some(member) = self.members.get_mut(&id) {
-            let applied = member.process.as_ref().map_or(0, |it| it.applied);
-            member.app_durable = member.app_durable.max(applied);
-        }
-        self.schedule_apply(id);
-        Ok(())
     }
 
     /// Clients propose to whoever leads as far as they know, and to others.
@@ -460,107 +247,6 @@ impl Simulation {
             .map(|(id, _)| *id)
     }
 
-    fn arrive(&mut self, packet: Packet) -> Checked {
-        self.network.under_way = self.network.under_way.saturating_sub(1);
-        let Packet { from, to, .. } = packet;
-        if self.network.is_cut(from, to) {
-            return Ok(());
-        }
-        let (Some(sender), Some(receiver)) = (self.members.get(&from), self.members.get(&to))
-        else {
-            return Ok(());
-        };
-        if packet.connection != sender.connection {
-            return Ok(());
-        }
-        if packet.identity != KNOWN_IDENTITY || !receiver.is_known() {
-            self.counters.situation(Situation::StrangeLogRefused);
-            return Ok(());
-        }
-        if !receiver.is_up() {
-            return Ok(());
-        }
-        self.history.line(self.now, || {
-            format!("{to} <- {from} {}", described(&packet.message))
-        });
-        self.input(
-            to,
-            Input::Received {
-                from: RaftId(from),
-                message: packet.message,
-            },
-        )
-    }
-
-    pub(crate) fn send_all(
-        &mut self,
-        from: u64,
-        envelopes: Vec<raft_adapter::Envelope>,
-    ) -> Checked {
-        for envelope in envelopes {
-            self.send(from, envelope)?;
-        }
-        Ok(())
-    }
-
-    fn send(&mut self, from: u64, envelope: raft_adapter::Envelope) -> Checked {
-        let (to, message) = (envelope.to.0, envelope.message);
-        self.history.note(&[5, from, to, digest(0, &message)]);
-        self.history.line(self.now, || {
-            format!("{from} -> {to} {}", described(&message))
-        });
-        if let Some((source, target, kept)) = &mut self.intercepted
-            && (*source, *target) == (from, to)
-        {
-            kept.push(message);
-            return Ok(());
-        }
-        let network = &mut self.network;
-        let connected = !network.is_cut(from, to) && self.members.contains_key(&to);
-        let lost = network.random.chance(network.loss);
-        let twice = network.random.chance(network.duplication);
-        let late = network.random.chance(network.reordering);
-        let mut delay = network.random.between(1, network.delay);
-        if late && self.profile.has(Fault::Reordering) {
-            delay += network.random.between(10, 250);
-            self.counters.fault(Fault::Reordering);
-        }
-        let second = delay + network.random.between(0, 60);
-        let lost = lost && self.profile.has(Fault::Loss);
-        let fits = !network.is_full();
-        if connected && fits {
-            if lost {
-                self.counters.fault(Fault::Loss);
-            } else {
-                let sender = self.members.get(&from);
-                let packet = Packet {
-                    from,
-                    to,
-                    identity: sender.map_or(0, |it| it.identity),
-                    connection: sender.map_or(0, |it| it.connection),
-                    message,
-                };
-                if twice && self.profile.has(Fault::Duplication) {
-                    self.counters.fault(Fault::Duplication);
-                    self.network.under_way += 1;
-                    self.plan(second, Event::Arrive(packet.clone()));
-                }
-                self.network.under_way += 1;
-                self.plan(delay, Event::Arrive(packet));
-            }
-        }
-        let delivered = connected && fits;
-        if envelope.snapshot {
-            let peer = envelope.to;
-            self.input(from, Input::SnapshotOutcome { peer, delivered })?;
-        }
-        if !delivered && self.random.chance(500) {
-            let peer = envelope.to;
-            self.input(from, Input::Unreachable { peer })?;
-        }
-        Ok(())
-    }
-
     /// Gives `id` an input, carries out what it asks for, and has it checked.
     pub(crate) fn input(&mut self, id: u64, input: Input) -> Checked {
         // Several inputs may share a flush.
@@ -628,195 +314,8 @@ impl Simulation {
         self.send_all(id, sent)
     }
 
-    fn look_at(&mut self, id: u64) -> Checked {
-        let Some(member) = self.members.get_mut(&id) else {
-            return Ok(());
-        };
-        let known = member.is_known();
-        let table_before = member.table_index;
-        let window = member.config.delivery_entries_max as usize;
-        let Some(process) = member.process() else {
-            return Ok(());
-        };
-        if process.unflushed {
-            return Ok(());
-        }
-        let status = process.core.status();
-        if process.inbox.len() > window {
-            return violated("deliveries have a limit", format!("member {id}"));
-        }
-        if process.core.holds_back() {
-            self.counters.situation(Situation::DeliveriesHeldBack);
-        }
-        if status.last_index.0 < process.last_index {
-            self.counters.situation(Situation::EntriesReplaced);
-        }
-        process.last_index = status.last_index.0;
-        let behind = status.behind_own_promises.is_some();
-        if behind != process.was_behind {
-            process.was_behind = behind;
-            self.counters.situation(if behind {
-                Situation::OldDiskNoticed
-            } else {
-                Situation::OldDiskRecovered
-            });
-        }
-        let table = &status.table;
-        let joint_left = known && table.index.0 > table_before && !table.is_joint();
-        if joint_left
-            && let Some(before) = self.checks.tables().get(&table_before)
-            && before.is_joint()
-            && before.recent.last().is_some_and(|it| it.term < status.term)
-            && status.role == Role::Leader
-        {
-            self.counters.situation(Situation::JointFinishedByNewLeader);
-        }
-        if let Some(member) = self.members.get_mut(&id) {
-            member.table_index = table.index.0;
-        }
-        self.history.note(&[
-            id,
-            status.term.0,
-            status.last_index.0,
-            status.committed.0,
-            status.applied.0,
-            status.table.index.0,
-        ]);
-        if !known {
-            // It is a stranger to all others; what it does by itself means nothing, unless it leads.
-            return if status.role == Role::Leader {
-                violated("a lost log leads nobody", format!("member {id}"))
-            } else {
-                Ok(())
-            };
-        }
-        if status.role == Role::Leader {
-            if self.leading.insert(id, status.term.0) != Some(status.term.0) {
-                self.history
-                    .line(self.now, || format!("{id} leads in term {}", status.term));
-            }
-            if self.leading.len() > 1 {
-                self.counters.situation(Situation::TwoLeaders);
-            }
-        } else if self.leading.remove(&id).is_some() {
-            if status.removed || !status.voters.contains(&status.id) {
-                self.counters.situation(Situation::LeaderRemoved);
-            }
-            self.history.line(self.now, || {
-                format!("{id} leads no longer, term {}", status.term)
-            });
-        }
-        let process = self.members.get(&id).and_then(|it| it.process.as_ref());
-        match process {
-            // A sole voter leads by its own vote alone. Until that is durable nobody hears of it, and nothing of it need last.
-            Some(process)
-                if status.role == Role::Leader && process.durable_term < status.term.0 =>
-            {
-                Ok(())
-            }
-            Some(process) => self.checks.step(&process.core, &status),
-            None => Ok(()),
-        }
-    }
-
     pub(crate) fn forget_leader(&mut self, id: u64) {
         self.leading.remove(&id);
-    }
-
-    fn answered(&mut self, id: u64, ticket: Ticket, answer: Answer) -> Checked {
-        let Some(process) = self.members.get_mut(&id).and_then(Member::process) else {
-            return Ok(());
-        };
-        let Some(asked) = process.tickets.remove(&ticket.0) else {
-            return violated(
-                "a ticket is answered once",
-                format!("member {id}: ticket {ticket}"),
-            );
-        };
-        match (asked, answer) {
-            (
-                Asked::Proposal { digest },
-                Answer::Propose(ProposeOutcome::Appended { index, term }),
-            ) => {
-                process.in_log.insert(index.0, (term.0, digest));
-                if process.durable_term >= term.0 {
-                    return self.checks.proposed(index.0, term.0, digest);
-                }
-                if let Some(member) = self.members.get_mut(&id) {
-                    member.unproven.push((index.0, term.0, digest));
-                }
-                Ok(())
-            }
-            (Asked::Proposal { .. }, Answer::Propose(ProposeOutcome::Refused(_))) => Ok(()),
-            (Asked::Transfer, Answer::Transfer(outcome)) => {
-                if outcome.is_ok() {
-                    self.counters.situation(Situation::TransferDone);
-                }
-                Ok(())
-            }
-            (Asked::Change { change, forced }, Answer::Change(outcome)) => {
-                self.history
-                    .line(self.now, || format!("change {change} at {id}: {outcome:?}"));
-                match outcome {
-                    Ok(done) => {
-                        if self.checks.done(id, &done)? {
-                            self.counters.situation(Situation::AnsweredFromHistory);
-                        } else if forced {
-                            self.counters.situation(Situation::ForcedChangeDone);
-                        }
-                        self.operators.done(change);
-                        Ok(())
-                    }
-                    Err(error) => {
-                        match error {
-                            ChangeError::LeadershipLost | ChangeError::Stopped => {
-                                self.checks.uncertain(change);
-                            }
-                            ChangeError::QuorumAtRisk { .. } => {
-                                self.counters.situation(Situation::QuorumAtRisk);
-                            }
-                            _ => {}
-                        }
-                        self.operators.refused(change, &error);
-                        Ok(())
-                    }
-                }
-            }
-            (asked, answer) => violated(
-                "an answer fits its question",
-                format!("member {id}: {asked:?} is answered with {answer:?}"),
-            ),
-        }
-    }
-
-    /// The application of `id` lets go of what it holds durably.
-    pub(crate) fn compact(&mut self, id: u64) -> Checked {
-        let Some(member) = self.members.get_mut(&id) else {
-            return Ok(());
-        };
-        let up_to = member.app_durable;
-        if up_to == 0 || !member.is_up() || !member.is_known() {
-            return Ok(());
-        }
-        let Some(chain) = self.checks.chain(up_to) else {
-            return Ok(());
-        };
-        let joint = self
-            .checks
-            .tables()
-            .range(..=up_to)
-            .next_back()
-            .is_some_and(|(_, table)| table.is_joint());
-        if joint {
-            self.counters.situation(Situation::CompactionAtJoint);
-        }
-        self.input(
-            id,
-            Input::Compact {
-                up_to: LogIndex(up_to),
-                manifest: manifest(up_to, chain).into(),
-            },
-        )
     }
 
     /// Terms of the members that lead, for judging who knows more.
@@ -833,44 +332,5 @@ impl Simulation {
                 .into_iter()
                 .for_each(|it| self.counters.situation(it));
         }
-    }
-
-    /// A process came to its end by itself.
-    fn process_failed(&mut self, id: u64, fatal: &Fatal) -> Checked {
-        self.history
-            .line(self.now, || format!("{id} ends: {fatal}"));
-        let Some(member) = self.members.get(&id) else {
-            return Ok(());
-        };
-        if member.disk.power_lost() {
-            return self.power_loss(id);
-        }
-        let excused = match fatal {
-            Fatal::Disk { .. } => member.disk.errors() > 0,
-            Fatal::Damaged(_) => member.disk.flips() > 0,
-            Fatal::LogLost { .. } => member.expects_log_lost,
-            Fatal::Panicked { .. }
-            | Fatal::Impossible { .. }
-            | Fatal::ApplicationGone
-            | Fatal::ThreadGone { .. } => false,
-        };
-        if !excused {
-            return violated(
-                "a process ends only for a reason",
-                format!("member {id}: {fatal}"),
-            );
-        }
-        self.counters.situation(match fatal {
-            Fatal::Damaged(_) => Situation::DamageMetRunning,
-            Fatal::LogLost { .. } => Situation::LogLost,
-            Fatal::Disk {
-                operation: "syncing",
-                ..
-            } => Situation::StoppedBySync,
-            _ => Situation::StoppedByDisk,
-        });
-        self.kill(id)?;
-        self.plan_restart(id);
-        Ok(())
     }
 }

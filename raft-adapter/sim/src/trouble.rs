@@ -5,9 +5,10 @@ use raft_adapter::{Input, Role};
 use crate::{
     checks::Checked,
     disk::Planned,
+    event::Event,
     faults::Fault,
     member::{Backup, Member},
-    simulation::{Event, Simulation},
+    simulation::Simulation,
 };
 
 /// Kinds that strike at some moment; the others colour everything else.

@@ -10,6 +10,7 @@ use crate::config::{Flag, Loaded};
 use crate::dev::{self, DevPlan};
 use crate::exit::{Ended, Exit};
 use crate::join::JoinOptions;
+use crate::process::Process;
 use crate::{logs, node};
 
 /// Where the configuration comes from, for every command that needs one.
@@ -157,7 +158,7 @@ pub struct NodeArgs {
 /// # Errors
 /// With the exit code for the supervisor.
 pub fn node(args: NodeArgs) -> Result<(), Ended> {
-    let process = node::Process::new()?;
+    let process = Process::new()?;
     end_with_supervisor()?;
     let loaded = args.source.load()?;
     logs::start(&loaded.config)?;

@@ -1,0 +1,122 @@
+//! Reading the files again after a crash, from where the index ends.
+
+use std::path::Path;
+
+use quorate_kv::Batch;
+
+use super::index::{Index, Watermark};
+use super::record::Record;
+use super::segment::{self, Found, HEADER_BYTES, Place, Segments, damaged, io};
+use super::{DamagedRecord, PayloadStore, StoreError};
+
+impl PayloadStore {
+    /// Reads the files from the watermark on and enters what the index lacks.
+    pub(super) fn read_again(
+        &self,
+        mark: Option<Watermark>,
+    ) -> Result<Vec<DamagedRecord>, StoreError> {
+        let mut found = Vec::new();
+        let mark = mark.unwrap_or_default();
+        let numbers = self.inner.lock().segments.numbers();
+        for number in numbers.into_iter().filter(|n| *n >= mark.segment) {
+            let begin = if number == mark.segment {
+                mark.offset
+            } else {
+                HEADER_BYTES
+            };
+            self.read_segment(number, begin, &mut found)?;
+        }
+        Ok(found)
+    }
+
+    fn read_segment(
+        &self,
+        number: u64,
+        begin: u64,
+        found: &mut Vec<DamagedRecord>,
+    ) -> Result<(), StoreError> {
+        let (file, path, synced, is_last) = {
+            let inner = self.inner.lock();
+            let segments = &inner.segments;
+            let is_last = segments.tail().is_some_and(|(last, _, _)| last == number);
+            let synced = segments.synced_end(number);
+            (
+                segments.file(number),
+                segments.path(number),
+                synced,
+                is_last,
+            )
+        };
+        let Some(file) = file else { return Ok(()) };
+        let mut offset = begin;
+        loop {
+            // Behind the last sync nothing is promised, and pages reach the disk in any order.
+            let cuttable = is_last && offset >= synced;
+            match segment::read_at(&file, &path, number, offset)? {
+                Found::End => return Ok(()),
+                Found::Record { place, record } => {
+                    self.enter_again(&record, place)?;
+                    offset = place.end();
+                }
+                Found::Bad { .. } | Found::Torn { .. } if cuttable => {
+                    return self.inner.lock().segments.cut(offset);
+                }
+                Found::Bad { place, reason } => {
+                    tracing::error!(file = %path.display(), offset, reason, "a stored payload is damaged");
+                    found.push(DamagedRecord {
+                        file: path.clone(),
+                        offset,
+                        reason,
+                    });
+                    offset = place.end();
+                }
+                Found::Torn { reason } => return Err(damaged(&path, offset, reason)),
+            }
+        }
+    }
+
+    fn enter_again(&self, record: &Record, place: Place) -> Result<(), StoreError> {
+        let mut batch = Batch::new();
+        self.enter(&mut batch, record, place)?;
+        let (sequence, time) = match record {
+            Record::Payload(payload) => (payload.sequence, payload.stored_at_ms),
+            Record::Tombstone(tombstone) => (tombstone.sequence, tombstone.erased_at_ms),
+            Record::Blank => (0, 0),
+        };
+        let mut inner = self.inner.lock();
+        inner.next_sequence = inner.next_sequence.max(sequence.saturating_add(1));
+        inner.newest_ms = inner.newest_ms.max(time);
+        let mark = Watermark {
+            segment: place.segment,
+            offset: place.end(),
+            next_sequence: inner.next_sequence,
+            newest_ms: inner.newest_ms,
+        };
+        drop(inner);
+        Index::put_watermark(&mut batch, &mark);
+        self.index.write(batch)
+    }
+}
+
+pub(super) fn check_watermark(
+    dir: &Path,
+    segments: &Segments,
+    mark: Option<&Watermark>,
+) -> Result<(), StoreError> {
+    let Some(mark) = mark else { return Ok(()) };
+    if !segments.numbers().iter().any(|n| *n >= mark.segment) {
+        return Err(damaged(dir, 0, "segments that the index knows are missing"));
+    }
+    if let Some(file) = segments.file(mark.segment) {
+        let path = segments.path(mark.segment);
+        let length = file.metadata().map_err(|e| io("inspect", &path, &e))?.len();
+        if length < mark.offset {
+            return Err(damaged(
+                &path,
+                length,
+                "records that the index knows are missing",
+            ));
+        }
+    }
+    Ok(())
+}
