@@ -459,6 +459,9 @@ impl MemberTable {
     pub(crate) fn check(&self, conf_state: &ConfState) -> Result<(), TableError> {
         let fail = |fault| Err(TableError::Content { fault });
         let sorted = |ids: &[u64]| ids.iter().copied().collect::<BTreeSet<_>>();
+        // Who is named twice is so in the configuration alone.
+        let same =
+            |own: &[u64], other: &[u64]| own.len() == other.len() && sorted(own) == sorted(other);
         let own = self.conf_state();
         let agree = [
             (&own.voters, &conf_state.voters),
@@ -467,8 +470,8 @@ impl MemberTable {
             (&own.learners_next, &conf_state.learners_next),
         ]
         .into_iter()
-        .all(|(own, other)| sorted(own) == sorted(other));
-        if !agree {
+        .all(|(own, other)| same(own, other));
+        if !agree || conf_state.auto_leave {
             return fail("its roles differ from the configuration");
         }
         self.check_itself()

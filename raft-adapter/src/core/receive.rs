@@ -242,7 +242,11 @@ impl Core {
     }
 }
 
+/// Only before the first entry there is none, and no term of it: raft-rs would take a missing entry for one of term 0.
 fn entries_fit(message: &Message) -> bool {
+    if (message.index == 0) != (message.log_term == 0) {
+        return false;
+    }
     let mut index = message.index;
     let mut term = message.log_term;
     message.entries.iter().all(|entry: &Entry| {

@@ -309,6 +309,14 @@ fn a_table_that_contradicts_itself_or_the_configuration_is_refused() {
     let mut conf_state = genesis().conf_state();
     conf_state.learners.clear();
     assert!(genesis().check(&conf_state).is_err());
+    let mut named_twice = genesis().conf_state();
+    named_twice.voters.extend_from_within(..1);
+    assert!(genesis().check(&named_twice).is_err());
+    let leaves_nothing = ConfState {
+        auto_leave: true,
+        ..genesis().conf_state()
+    };
+    assert!(genesis().check(&leaves_nothing).is_err());
     let spoil: [fn(&mut MemberTable); 5] = [
         |table| table.next_id = RaftId(3),
         |table| table.removed.extend([(RaftId(2), Bytes::new())]),

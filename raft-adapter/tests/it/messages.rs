@@ -127,6 +127,26 @@ fn each_kind_of_wrong_message_is_dropped_and_counted() {
             append(vec![entry(1, term + 1)]).encode_to_vec(),
             Some(DropReason::Implausible),
         ),
+        // Only before the first entry there is none, and no term of it.
+        (
+            2,
+            Message {
+                index: 2,
+                commit: 2,
+                ..append(vec![entry(3, term)])
+            }
+            .encode_to_vec(),
+            Some(DropReason::Implausible),
+        ),
+        (
+            2,
+            Message {
+                log_term: 1,
+                ..append(vec![entry(1, term)])
+            }
+            .encode_to_vec(),
+            Some(DropReason::Implausible),
+        ),
         (
             2,
             append(vec![Entry {
