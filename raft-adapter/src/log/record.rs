@@ -27,7 +27,7 @@
 //! Version rule: another layout or another kind of record gets another version; a file of an unknown version is refused,
 //! never guessed at.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use prost011::Message as _;
@@ -36,6 +36,7 @@ use raft::eraftpb::{ConfState, Entry, HardState};
 use crate::{
     encoding::{Reader, put_blob},
     error::Damage,
+    ids::LogIndex,
     member_table::MemberTable,
 };
 
@@ -257,14 +258,14 @@ impl Body {
             }),
             KIND_BARE_MEMBERSHIP => Self::Membership {
                 index: number(&mut reader)?,
-                conf_state: read_conf_state(reader.0)?,
+                conf_state: read_bare(reader.0)?,
                 table: None,
             },
             KIND_MEMBERSHIP => {
                 let index = number(&mut reader)?;
                 let conf_bytes = reader.u32().ok_or(short)? as usize;
-                let conf_state = read_conf_state(reader.take(conf_bytes).ok_or(short)?)?;
-                let table = read_table(reader.0, &conf_state)?;
+                let conf_state = reader.take(conf_bytes).ok_or(short)?;
+                let (conf_state, table) = read_table(conf_state, reader.0)?;
                 Self::Membership {
                     index,
                     conf_state,
@@ -280,13 +281,14 @@ impl Body {
                 }
                 let reset = reader.u32().ok_or(short)? & FLAG_RESET != 0;
                 let conf_bytes = reader.u32().ok_or(short)? as usize;
-                let conf_state = read_conf_state(reader.take(conf_bytes).ok_or(short)?)?;
-                let table = if kind == KIND_MARKER {
+                let conf_state = reader.take(conf_bytes).ok_or(short)?;
+                let (conf_state, table) = if kind == KIND_MARKER {
                     let table_bytes = reader.u32().ok_or(short)? as usize;
                     let table = reader.take(table_bytes).ok_or(short)?;
-                    Some(read_table(table, &conf_state)?)
+                    let (conf_state, table) = read_table(conf_state, table)?;
+                    (conf_state, Some(table))
                 } else {
-                    None
+                    (read_bare(conf_state)?, None)
                 };
                 let manifest = reader.0.to_vec();
                 Self::Marker(Marker {
@@ -307,43 +309,25 @@ impl Body {
 
 const UNREADABLE: &str = "membership is unreadable";
 
-/// A configuration that raft-rs can be in; it ends the process when it meets another.
-fn read_conf_state(bytes: &[u8]) -> Result<ConfState, &'static str> {
+/// One from before there were tables. raft-rs ends the process when it meets one that cannot be, so that it is checked as a table of
+/// it would be.
+fn read_bare(bytes: &[u8]) -> Result<ConfState, &'static str> {
     let conf_state = ConfState::decode(bytes).map_err(|_| UNREADABLE)?;
-    let ConfState {
-        voters,
-        learners,
-        voters_outgoing: outgoing,
-        learners_next,
-        auto_leave,
-    } = &conf_state;
-    for ids in [voters, learners, outgoing, learners_next] {
-        let mut seen = BTreeSet::from([0]);
-        if !ids.iter().all(|id| seen.insert(*id)) {
-            return Err("a configuration names an id twice, or 0");
-        }
+    let table = MemberTable::from_conf_state(LogIndex(0), &conf_state, &BTreeMap::new());
+    match table.check(&conf_state) {
+        Ok(()) => Ok(conf_state),
+        Err(_) => Err("nobody can be in this configuration"),
     }
-    if voters.is_empty() {
-        return Err("a configuration has no voter");
-    }
-    let votes = |id: &u64| voters.contains(id) || outgoing.contains(id);
-    if learners.iter().any(votes) {
-        return Err("a learner of a configuration votes");
-    }
-    let becomes_learner = |id: &u64| outgoing.contains(id) && !voters.contains(id);
-    if !learners_next.iter().all(becomes_learner) {
-        return Err("a voter that becomes a learner is not on its way out");
-    }
-    if *auto_leave && outgoing.is_empty() {
-        return Err("a configuration that is not joint is to be left");
-    }
-    Ok(conf_state)
 }
 
-fn read_table(bytes: &[u8], conf_state: &ConfState) -> Result<Arc<MemberTable>, &'static str> {
-    let table = MemberTable::decode(bytes).map_err(|_| "member table is unreadable")?;
-    match table.check(conf_state) {
-        Ok(()) => Ok(Arc::new(table)),
+fn read_table(
+    conf_state: &[u8],
+    table: &[u8],
+) -> Result<(ConfState, Arc<MemberTable>), &'static str> {
+    let conf_state = ConfState::decode(conf_state).map_err(|_| UNREADABLE)?;
+    let table = MemberTable::decode(table).map_err(|_| "member table is unreadable")?;
+    match table.check(&conf_state) {
+        Ok(()) => Ok((conf_state, Arc::new(table))),
         Err(_) => Err("member table differs from the configuration"),
     }
 }
