@@ -51,8 +51,8 @@
 //!   multiple of four.
 //!
 //! # Read next
-//! `distribute.rs` (a payload goes out), `answer.rs` (one comes in), `courier.rs` and `keeper.rs` (several at a time), `lookup.rs` (are we a party), `handover.rs` (a new
-//! party), `wire.rs` (what is said).
+//! `distribute.rs` (a payload goes out), `answer.rs` (one comes in), `courier.rs` and `keeper.rs` (several at a time), `lookup.rs` (are
+//! we a party), `handover.rs` (a new party), `wire.rs` (what is said).
 
 mod answer;
 mod barrier;

@@ -6,6 +6,7 @@
     reason = "a test ends by panicking and may say what it saw"
 )]
 
+mod changes;
 mod group;
 mod messages;
 mod ordering;
