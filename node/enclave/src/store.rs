@@ -13,6 +13,7 @@ mod compact;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod index;
+mod lists;
 mod record;
 mod recover;
 mod segment;
@@ -21,19 +22,23 @@ mod types;
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
-use quorate_kv::{Batch, Kv};
+use quorate_kv::Kv;
 
 pub use types::{
-    Cursor, DamagedRecord, Erasure, ErasureReason, LIST_LIMIT_MAX, ListQuery, Listed,
-    NOTE_BYTES_MAX, Put, StoreConfig, StoreError, Stored,
+    BESIDE_BYTES_MAX, Cursor, DamagedRecord, Erasure, ErasureReason, LIST_LIMIT_MAX, ListQuery,
+    Listed, NOTE_BYTES_MAX, Put, StoreConfig, StoreError, Stored, ToStore,
 };
 
 use crate::{Envelope, PayloadHash};
-use index::{Entry, Index, Listing, Live, Watermark};
+use index::{Changes, Entry, Index, Listing, Live, Watermark};
 use record::{PayloadRecord, Record, TombstoneRecord};
 use recover::check_watermark;
 use segment::{Found, Place, Segments, damaged, io};
+
+/// Whether something may lie beside a payload that is here without it.
+type MayReplace<'a> = dyn Fn(&PayloadHash, &Bytes) -> bool + 'a;
 
 /// A store of envelopes. See the module.
 #[derive(Debug)]
@@ -122,23 +127,28 @@ impl PayloadStore {
         now_ms: u64,
         expires_at_ms: Option<u64>,
     ) -> Result<Put, StoreError> {
-        let (ticket, put) = self.append_envelope(envelope, now_ms, expires_at_ms)?;
+        let item = ToStore {
+            envelope: envelope.clone(),
+            expires_at_ms,
+            beside: None,
+        };
+        let (ticket, put) = self.append_envelope(item, now_ms, &|_, _| true)?;
         if let Some(ticket) = ticket {
             self.commit_through(ticket)?;
         }
         Ok(put)
     }
 
-    /// As [`put`](Self::put), for envelopes with the times of their expiry: one wait for the disk for all of them. What came of
-    /// each, in their order.
+    /// As [`put`](Self::put), for several: one wait for the disk for all of them. `may_replace` is asked about a payload that is here
+    /// and beside which this does not lie yet: whether it may from now on. What came of each, in their order.
     pub fn put_all(
         &self,
-        envelopes: &[(Envelope, Option<u64>)],
+        items: Vec<ToStore>,
         now_ms: u64,
+        may_replace: &MayReplace<'_>,
     ) -> Vec<Result<Put, StoreError>> {
-        let append =
-            |(envelope, expires): &(Envelope, _)| self.append_envelope(envelope, now_ms, *expires);
-        let appended: Vec<_> = envelopes.iter().map(append).collect();
+        let append = |item| self.append_envelope(item, now_ms, may_replace);
+        let appended: Vec<_> = items.into_iter().map(append).collect();
         let tickets = appended.iter().flatten().filter_map(|(ticket, _)| *ticket);
         let committed = tickets
             .max()
@@ -150,52 +160,70 @@ impl PayloadStore {
         appended.into_iter().map(done).collect()
     }
 
-    /// Appends an envelope; durable once its ticket is. No ticket: everything of it is here.
+    /// Appends an envelope; durable once its ticket is. No ticket: nothing is to be written.
     fn append_envelope(
         &self,
-        envelope: &Envelope,
+        item: ToStore,
         now_ms: u64,
-        expires_at_ms: Option<u64>,
+        may_replace: &MayReplace<'_>,
     ) -> Result<(Option<u64>, Put), StoreError> {
-        let hash = envelope.payload_hash();
-        loop {
-            let mut inner = self.inner.lock();
+        if let Some(beside) = &item.beside {
+            check_beside(beside)?;
+        }
+        let hash = item.envelope.payload_hash();
+        let (mut inner, old) = loop {
+            let inner = self.inner.lock();
             inner.check_poison()?;
             if let Some(ticket) = inner.pending_ticket(&hash) {
                 drop(inner);
                 self.commit_through(ticket)?;
                 continue;
             }
-            let old = match self.index.entry(&hash)? {
+            match self.index.entry(&hash)? {
                 Some(Entry::Erased(erasure)) => return Err(StoreError::Erased(erasure)),
-                Some(Entry::Live(live)) => Some(live),
-                None => None,
-            };
-            let mut merged = envelope.clone();
-            let mut expires_at_ms = expires_at_ms;
-            let mut put = Put::Stored;
-            if let Some(live) = old {
-                put = Put::Merged;
-                expires_at_ms = live.expires_at_ms.or(expires_at_ms);
-                // A damaged record is replaced.
-                if let Some(mut held) = inner.read_payload(&hash, &live)? {
-                    match held.merge(envelope) {
-                        None => return Err(StoreError::Conflict { hash }),
-                        Some(false) => return Ok((None, Put::Known)),
-                        Some(true) => merged = held,
-                    }
-                }
+                Some(Entry::Live(live)) => break (inner, Some(live)),
+                None => break (inner, None),
             }
-            let record = Record::Payload(Box::new(PayloadRecord {
-                hash,
-                sequence: inner.take_sequence(),
-                stored_at_ms: inner.time(now_ms),
-                // 0 stands for never in the record.
-                expires_at_ms: expires_at_ms.map(|at| at.max(1)),
-                envelope: merged,
-            }));
-            return Ok((Some(self.append(&mut inner, hash, record)?), put));
+        };
+        let ToStore {
+            mut envelope,
+            mut expires_at_ms,
+            mut beside,
+        } = item;
+        let mut put = Put::Stored;
+        if let Some(live) = old {
+            put = Put::Merged;
+            expires_at_ms = live.expires_at_ms.or(expires_at_ms);
+            // A damaged record is replaced.
+            if let Some(held) = inner.read_payload(&hash, &live)? {
+                let mut changed = false;
+                match &beside {
+                    None => beside = held.beside,
+                    Some(given) if held.beside.as_ref() == Some(given) => {}
+                    Some(given) if may_replace(&hash, given) => changed = true,
+                    Some(_) => return Ok((None, Put::Fixed)),
+                }
+                let mut merged = held.envelope;
+                match merged.merge(&envelope) {
+                    None => return Err(StoreError::Conflict { hash }),
+                    Some(gained) => changed |= gained,
+                }
+                if !changed {
+                    return Ok((None, Put::Known));
+                }
+                envelope = merged;
+            }
         }
+        let record = Record::Payload(Box::new(PayloadRecord {
+            hash,
+            sequence: inner.take_sequence(),
+            stored_at_ms: inner.time(now_ms),
+            // 0 stands for never in the record.
+            expires_at_ms: expires_at_ms.map(|at| at.max(1)),
+            beside,
+            envelope,
+        }));
+        Ok((Some(self.append(&mut inner, hash, record)?), put))
     }
 
     /// What is stored under a hash.
@@ -222,6 +250,7 @@ impl PayloadStore {
                         envelope: Box::new(payload.envelope),
                         stored_at_ms: payload.stored_at_ms,
                         expires_at_ms: payload.expires_at_ms,
+                        beside: payload.beside,
                     }));
                 }
                 // Erased, merged or moved between the two looks: look again. The same answer twice is damage.
@@ -447,10 +476,10 @@ impl PayloadStore {
     ) -> Result<Vec<Place>, StoreError> {
         let path = self.inner.lock().segments.path(segment);
         file.sync_data().map_err(|e| io("sync", &path, &e))?;
-        let mut batch = Batch::new();
+        let mut changes = Changes::default();
         let mut places = Vec::new();
         for pending in todo {
-            places.extend(self.enter(&mut batch, &pending.record, pending.place)?);
+            places.extend(self.enter(&mut changes, &pending.record, pending.place)?);
         }
         let mark = Watermark {
             segment,
@@ -458,16 +487,15 @@ impl PayloadStore {
             next_sequence,
             newest_ms,
         };
-        Index::put_watermark(&mut batch, &mark);
-        self.index.write(batch)?;
+        self.index.write(changes, &mark)?;
         Ok(places)
     }
 
-    /// Puts a record into a batch for the index, and says what is to be made blank because of it. Later sequences win, and a
+    /// Enters a record into changes of the index, and says what is to be made blank because of it. Later sequences win, and a
     /// tombstone wins over all.
     fn enter(
         &self,
-        batch: &mut Batch,
+        changes: &mut Changes,
         record: &Record,
         place: Place,
     ) -> Result<Option<Place>, StoreError> {
@@ -475,13 +503,15 @@ impl PayloadStore {
             Record::Blank => None,
             Record::Payload(payload) => match self.index.entry(&payload.hash)? {
                 None => {
-                    Index::put_payload(batch, payload, place, None);
+                    self.index.put_payload(changes, payload, place, None)?;
                     None
                 }
                 Some(Entry::Live(live)) if live.place == place => None,
                 Some(Entry::Live(live)) if live.sequence <= payload.sequence => {
                     let old = self.inner.lock().read_payload(&payload.hash, &live)?;
-                    Index::put_payload(batch, payload, place, Some((&live, old.as_ref())));
+                    let old = old.as_ref().map(|old| &old.envelope);
+                    let replaced = Some((&live, old));
+                    self.index.put_payload(changes, payload, place, replaced)?;
                     Some(live.place)
                 }
                 Some(Entry::Live(_) | Entry::Erased(_)) => Some(place),
@@ -489,17 +519,19 @@ impl PayloadStore {
             Record::Tombstone(tombstone) => match self.index.entry(&tombstone.hash)? {
                 Some(Entry::Live(live)) => {
                     let old = self.inner.lock().read_payload(&tombstone.hash, &live)?;
-                    Index::put_tombstone(batch, tombstone, Some((&live, old.as_ref())));
+                    let old = old.as_ref().map(|old| &old.envelope);
+                    self.index
+                        .put_tombstone(changes, tombstone, Some((&live, old)))?;
                     Some(live.place)
                 }
                 Some(Entry::Erased(_)) | None => {
-                    Index::put_tombstone(batch, tombstone, None);
+                    self.index.put_tombstone(changes, tombstone, None)?;
                     None
                 }
             },
         };
         if let Some(place) = obsolete {
-            Index::put_to_blank(batch, place);
+            Index::put_to_blank(changes, place);
         }
         Ok(obsolete)
     }
@@ -564,16 +596,16 @@ impl Inner {
         self.newest_ms
     }
 
-    /// The envelope at a place; `None` if it is damaged.
+    /// The payload at a place; `None` if it is damaged.
     fn read_payload(
         &self,
         hash: &PayloadHash,
         live: &Live,
-    ) -> Result<Option<Envelope>, StoreError> {
+    ) -> Result<Option<PayloadRecord>, StoreError> {
         let file = self.segments.file(live.place.segment);
         let path = self.segments.path(live.place.segment);
         let read = read_payload(file.as_deref(), &path, hash, live)?;
-        Ok(read.ok().map(|payload| payload.envelope))
+        Ok(read.ok())
     }
 }
 
@@ -604,6 +636,17 @@ fn read_payload(
         Found::Torn { reason } => Err(reason.to_owned()),
         Found::End => Err("the file ends before it".to_owned()),
     })
+}
+
+fn check_beside(beside: &Bytes) -> Result<(), StoreError> {
+    if !(1..=BESIDE_BYTES_MAX).contains(&beside.len()) {
+        return Err(StoreError::OutOfRange {
+            field: "length of what is kept beside a payload",
+            value: beside.len() as u64,
+            allowed: "1 to 65536",
+        });
+    }
+    Ok(())
 }
 
 fn checked_limit(limit: usize) -> Result<usize, StoreError> {

@@ -251,10 +251,14 @@ impl Exchange {
         hash: PayloadHash,
     ) -> Result<Option<(Bytes, Bytes)>, ExchangeError> {
         let found = self.blocking(move |inner| {
-            let Some(Stored::Held { envelope, .. }) = inner.store.get(&hash)? else {
+            let held = inner.store.get(&hash)?;
+            let Some(Stored::Held {
+                envelope, beside, ..
+            }) = held
+            else {
                 return Ok(None);
             };
-            let terms = inner.records.terms(&hash)?;
+            let terms = inner.terms(&hash, beside.as_ref())?;
             Ok(terms.map(|terms| (envelope, terms)))
         });
         let Some((mut envelope, terms)) = found.await? else {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use alloy_primitives::B256;
 use parking_lot::Mutex;
-use quorate_enclave::{NodeKey, PayloadHash, Stored};
+use quorate_enclave::{NodeKey, Stored};
 use quorate_privacy::Executed;
 
 use crate::clock::now_ms;
@@ -146,9 +146,8 @@ impl Exchange {
         let transactions: BTreeSet<B256> = reports.iter().map(|r| r.transaction).collect();
         let early = self.inner.digests.take_early(&transactions);
         let own = self.node();
-        let executed: Vec<PayloadHash> = reports.iter().map(|report| report.hash).collect();
-        self.blocking(move |inner| Ok(inner.records.set_executed(executed.iter())?))
-            .await?;
+        let executed = reports.iter().map(|report| &report.hash);
+        self.inner.acknowledged.executed(executed);
         for report in &reports {
             let found = ExecutedDigest {
                 height: report.height,

@@ -489,7 +489,7 @@ impl Exchange {
         }
         let pending = deliver::unacknowledged(parcels, &outcomes, |_, _| true);
         let hash = sending.package.hash;
-        self.note_acknowledged(hash);
+        self.inner.acknowledged.note(hash, now_ms());
         if !pending.is_empty() {
             let entries = outbox_entries(parcels, &outcomes);
             let policy = needed.policy(parcels);

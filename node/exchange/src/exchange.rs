@@ -11,8 +11,10 @@ use quorate_enclave::{
     Enclave, KeyAnnouncement, NodeKey, Outbox, PayloadHash, PayloadStore, PrivacyGroups, PublicKey,
 };
 use quorate_kv::{Kv, SledConfig, SledKv};
+use quorate_privacy::SignedTerms;
 use tokio::sync::{Notify, Semaphore};
 
+use crate::acknowledged::Acknowledged;
 use crate::cache::OpenedCache;
 use crate::courier::Couriers;
 use crate::digests::Digests;
@@ -23,7 +25,7 @@ use crate::wanted::Wanted;
 use crate::wire::{Answer, Request};
 use crate::{
     ExchangeConfig, ExchangeError, ExchangeIdentity, ExchangeOpenError, MemberKeys, PeerError,
-    Peers, StateView, metrics,
+    Peers, RecordError, StateView, metrics,
 };
 
 /// sled's page cache for the exchange's index, in bytes.
@@ -59,6 +61,7 @@ pub(crate) struct Inner {
     pub(crate) digests: Digests,
     pub(crate) couriers: Couriers,
     pub(crate) keeper: Keeper,
+    pub(crate) acknowledged: Acknowledged,
     /// The member table as it was when its keys were last remembered.
     members_seen: Mutex<Option<Arc<Vec<MemberKeys>>>>,
     /// Keys of our enclave as it last told them.
@@ -150,6 +153,7 @@ impl Exchange {
             digests: Digests::default(),
             couriers: Couriers::default(),
             keeper: Keeper::default(),
+            acknowledged: Acknowledged::default(),
             answering: Semaphore::new(config.answers_max),
             distributing: Semaphore::new(config.distributions_max),
             enclave,
@@ -339,10 +343,41 @@ impl Exchange {
     }
 
     pub(crate) fn state_view(&self) -> Option<Arc<dyn StateView>> {
-        self.inner.state_view.read().clone()
+        self.inner.state_view()
     }
 
     pub(crate) fn node(&self) -> NodeKey {
         self.inner.identity.node
+    }
+}
+
+impl Inner {
+    fn state_view(&self) -> Option<Arc<dyn StateView>> {
+        self.state_view.read().clone()
+    }
+
+    /// True if a transaction with this payload was executed here.
+    pub(crate) fn was_executed(&self, hash: &PayloadHash) -> bool {
+        let Some(view) = self.state_view() else {
+            return false;
+        };
+        view.was_executed(hash).unwrap_or_else(|reason| {
+            // The careful answer: what was executed is not changed.
+            tracing::error!(payload = %hash, reason, "private state does not say whether a payload was executed");
+            true
+        })
+    }
+
+    /// The signed terms of a payload, from what lies beside it, or from where earlier versions kept them.
+    pub(crate) fn terms(
+        &self,
+        hash: &PayloadHash,
+        beside: Option<&Bytes>,
+    ) -> Result<Option<SignedTerms>, ExchangeError> {
+        let Some(beside) = beside else {
+            return Ok(self.records.terms(hash)?);
+        };
+        let damaged = RecordError::Damaged { entry: "terms" };
+        Ok(Some(SignedTerms::decode(beside).map_err(|_| damaged)?))
     }
 }

@@ -7,9 +7,8 @@ use quorate_privacy::{Content, SignedTerms};
 
 use crate::cache::OpenedPayload;
 use crate::clock::now_ms;
-use crate::keeper::ToKeep;
+use crate::keeper::{Kept, ToKeep};
 use crate::package::Package;
-use crate::records::Admitted;
 use crate::{Exchange, ExchangeError, metrics};
 
 /// A payload in the clear.
@@ -66,7 +65,7 @@ impl Exchange {
             terms: terms.clone(),
         };
         let since = self.inner.cache.since_now();
-        if self.keep_durably(payload).await? == Admitted::Executed {
+        if self.keep_durably(payload).await? == Kept::Executed {
             return Ok(false);
         }
         let payload = OpenedPayload {

@@ -54,6 +54,7 @@
 //! `distribute.rs` (a payload goes out), `answer.rs` (one comes in), `courier.rs` and `keeper.rs` (several at a time), `lookup.rs` (are
 //! we a party), `handover.rs` (a new party), `wire.rs` (what is said).
 
+mod acknowledged;
 mod answer;
 mod barrier;
 mod cache;

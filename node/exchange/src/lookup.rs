@@ -4,13 +4,20 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use futures::{StreamExt as _, stream};
 use quorate_chain::PrivateReference;
-use quorate_enclave::{PayloadHash, PublicKey, RecogniseRequest, SENDERS_MAX, Stored};
-use quorate_privacy::{Executed, HandoverAnswer, HandoverWanted, Lookup, Payloads, PrivatePayload};
+use quorate_enclave::{Envelope, PayloadHash, PublicKey, RecogniseRequest, SENDERS_MAX, Stored};
+use quorate_privacy::{
+    Executed, HandoverAnswer, HandoverWanted, Lookup, Payloads, PrivatePayload, SignedTerms,
+};
 
-use crate::cache::OpenedPayload;
+use crate::cache::{OpenedPayload, Since};
+use crate::exchange::Inner;
 use crate::keeping::Looked;
 use crate::{Exchange, ExchangeError};
+
+/// Payloads that the enclave is asked about at once.
+const OPENED_AT_ONCE: usize = 16;
 
 /// What lies under a hash, opened if it can be.
 #[derive(Debug)]
@@ -23,29 +30,80 @@ pub(crate) enum Held {
     Unreadable(String),
 }
 
+/// What a look into memory and onto the disk found.
+#[derive(Debug)]
+enum Read {
+    Opened(Arc<OpenedPayload>),
+    Here(Box<Envelope>, Box<SignedTerms>),
+    Erased(quorate_enclave::Erasure),
+    Absent,
+    Failed(ExchangeError),
+    Stopping,
+}
+
+impl Inner {
+    fn read(&self, hash: &PayloadHash) -> Result<Read, ExchangeError> {
+        Ok(match self.store.get(hash)? {
+            None => Read::Absent,
+            Some(Stored::Erased(erasure)) => Read::Erased(erasure),
+            Some(Stored::Held {
+                envelope, beside, ..
+            }) => match self.terms(hash, beside.as_ref())? {
+                Some(terms) => Read::Here(envelope, Box::new(terms)),
+                None => Read::Absent,
+            },
+        })
+    }
+}
+
 impl Exchange {
     /// Reads and opens what lies under a hash. An error of any kind is never "nothing".
     pub(crate) async fn held(&self, hash: PayloadHash) -> Held {
-        if let Some(opened) = self.inner.cache.get(&hash) {
-            return Held::Opened(opened);
-        }
-        let since = self.inner.cache.since_now();
-        let found = self.blocking(move |inner| {
-            let stored = inner.store.get(&hash)?;
-            let terms = match &stored {
-                Some(Stored::Held { .. }) => inner.records.terms(&hash)?,
-                Some(Stored::Erased(_)) | None => None,
+        let held = self.held_each(vec![hash]).await.pop();
+        held.unwrap_or_else(|| Held::Unreadable(ExchangeError::Stopping.to_string()))
+    }
+
+    /// As [`held`](Self::held), for several, in their order.
+    async fn held_each(&self, hashes: Vec<PayloadHash>) -> Vec<Held> {
+        let cache = &self.inner.cache;
+        let in_memory: Vec<_> = hashes.iter().map(|hash| cache.get(hash)).collect();
+        let since = cache.since_now();
+        let others = hashes.iter().zip(&in_memory);
+        let others = others.filter(|(_, opened)| opened.is_none());
+        let others: Vec<_> = others.map(|(hash, _)| *hash).collect();
+        let mut read = self.read_each(others).await.into_iter();
+        let each = hashes.into_iter().zip(in_memory);
+        let each = each.map(|(hash, opened)| {
+            let read = match opened {
+                Some(opened) => Read::Opened(opened),
+                None => read.next().unwrap_or(Read::Stopping),
             };
-            Ok((stored, terms))
+            self.opened(hash, read, since)
         });
-        let (envelope, terms) = match found.await {
-            Ok((None, _)) => return Held::Absent,
-            Ok((Some(Stored::Erased(erasure)), _)) => return Held::Erased(erasure),
-            Ok((Some(Stored::Held { envelope, .. }), terms)) => (envelope, terms),
-            Err(e) => return Held::Unreadable(e.to_string()),
-        };
-        let Some(terms) = terms else {
-            return Held::Absent;
+        let each: Vec<_> = each.collect();
+        stream::iter(each).buffered(OPENED_AT_ONCE).collect().await
+    }
+
+    /// Reads several at one go: most that are asked for are not here, and a thread for each would cost more than the look.
+    async fn read_each(&self, hashes: Vec<PayloadHash>) -> Vec<Read> {
+        if hashes.is_empty() {
+            return Vec::new();
+        }
+        let read = self.blocking(move |inner| {
+            let read = |hash| inner.read(hash).unwrap_or_else(Read::Failed);
+            Ok(hashes.iter().map(read).collect())
+        });
+        read.await.unwrap_or_default()
+    }
+
+    async fn opened(&self, hash: PayloadHash, read: Read, since: Since) -> Held {
+        let (envelope, terms) = match read {
+            Read::Opened(opened) => return Held::Opened(opened),
+            Read::Absent => return Held::Absent,
+            Read::Erased(erasure) => return Held::Erased(erasure),
+            Read::Failed(e) => return Held::Unreadable(e.to_string()),
+            Read::Stopping => return Held::Unreadable(ExchangeError::Stopping.to_string()),
+            Read::Here(envelope, terms) => (envelope, *terms),
         };
         match self.look_into(&envelope).await {
             Looked::Clear(clear) => {
@@ -65,9 +123,14 @@ impl Exchange {
         }
     }
 
-    async fn look_up(&self, reference: &PrivateReference) -> Lookup {
+    async fn look_up(
+        &self,
+        reference: PrivateReference,
+        held: Held,
+        senders: &[PublicKey],
+    ) -> Lookup {
         let hash = PayloadHash::from_bytes(reference.hash);
-        match self.held(hash).await {
+        match held {
             Held::Opened(opened) => Lookup::Party(Box::new(PrivatePayload {
                 content: opened.content.clone(),
                 terms: opened.terms.terms.clone(),
@@ -81,12 +144,17 @@ impl Exchange {
                 self.inner.wanted.add(&hash, None);
                 Lookup::Unknown { reason }
             }
-            Held::Absent => self.absent(reference, hash).await,
+            Held::Absent => self.absent(&reference, hash, senders).await,
         }
     }
 
     /// A payload that is not here: whether it should be.
-    async fn absent(&self, reference: &PrivateReference, hash: PayloadHash) -> Lookup {
+    async fn absent(
+        &self,
+        reference: &PrivateReference,
+        hash: PayloadHash,
+        senders: &[PublicKey],
+    ) -> Lookup {
         let complete = self.is_complete();
         if reference.tags.is_empty() {
             if complete {
@@ -101,7 +169,7 @@ impl Exchange {
         }
         let request = RecogniseRequest {
             hash,
-            senders: self.possible_senders(),
+            senders: senders.to_vec(),
             tags: reference.tags.clone(),
         };
         match self.inner.enclave.recognise(request).await {
@@ -142,9 +210,16 @@ impl Exchange {
 }
 
 impl Payloads for Exchange {
-    fn lookup(&self, reference: &PrivateReference) -> BoxFuture<'_, Lookup> {
-        let reference = reference.clone();
-        Box::pin(async move { self.look_up(&reference).await })
+    fn lookup(&self, references: Vec<PrivateReference>) -> BoxFuture<'_, Vec<Lookup>> {
+        Box::pin(async move {
+            let hashes = references.iter().map(|r| PayloadHash::from_bytes(r.hash));
+            let held = self.held_each(hashes.collect()).await;
+            let senders = self.possible_senders();
+            let each = references.into_iter().zip(held);
+            let each = each.map(|(reference, held)| self.look_up(reference, held, &senders));
+            let each: Vec<_> = each.collect();
+            stream::iter(each).buffered(OPENED_AT_ONCE).collect().await
+        })
     }
 
     fn executed(&self, report: Executed) {

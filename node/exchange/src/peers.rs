@@ -7,7 +7,7 @@ use std::time::Duration;
 use alloy_primitives::{Address, B256};
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use quorate_enclave::{KeyAnnouncement, NodeKey, PublicKey};
+use quorate_enclave::{KeyAnnouncement, NodeKey, PayloadHash, PublicKey};
 use quorate_privacy::HandoverHead;
 
 /// A member with the party keys that the replicated table says are its own.
@@ -118,6 +118,12 @@ pub trait StateView: Send + Sync + fmt::Debug {
 
     /// What came of a private transaction here; `None` if it was not executed here, or not yet.
     fn executed(&self, transaction: &B256) -> Option<ExecutedDigest>;
+
+    /// True if a transaction that carries this payload was executed here. May wait for the disk.
+    ///
+    /// # Errors
+    /// What the storage said.
+    fn was_executed(&self, payload: &PayloadHash) -> Result<bool, String>;
 
     /// What came of an accepting vote here; `None` if it was not executed here, or not yet. May wait for the disk.
     ///

@@ -71,7 +71,7 @@ impl Exchange {
     }
 
     /// What became of a payload's deliveries, by node. Of one that everybody acknowledged before its transaction was sent, that
-    /// moment is given. Empty if this node never sent it successfully.
+    /// moment is given, or a while later the one when it was stored here. Empty if this node never sent it successfully.
     ///
     /// # Errors
     /// [`ExchangeError::Outbox`], [`ExchangeError::Records`], [`ExchangeError::Store`].
@@ -81,17 +81,22 @@ impl Exchange {
         let own = self.node();
         self.blocking(move |inner| {
             let entered = inner.outbox.deliveries(&hash)?;
-            let noted = match inner.keeper.acknowledged_at(&hash) {
-                Some(at_ms) => Some(at_ms),
-                None => inner.records.acknowledged_at(&hash)?,
-            };
-            let Some(at_ms) = noted else {
-                return Ok(entered);
-            };
             if !entered.is_empty() {
                 return Ok(entered);
             }
-            let Some(Stored::Held { envelope, .. }) = inner.store.get(&hash)? else {
+            let held = inner.store.get(&hash)?;
+            let Some(Stored::Held {
+                envelope,
+                stored_at_ms,
+                ..
+            }) = held
+            else {
+                return Ok(entered);
+            };
+            if envelope.context().sender_node != own {
+                return Ok(entered);
+            }
+            let Some(at_ms) = inner.acknowledged_at(&hash, stored_at_ms)? else {
                 return Ok(entered);
             };
             let nodes: BTreeSet<_> = envelope

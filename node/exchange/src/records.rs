@@ -4,23 +4,22 @@
 //! i                        → format 1 | chain id (8) | genesis hash (32) | node (33)
 //! c                        → 1: the payload store is complete; 0: it is not
 //! h                        → nothing: the keys that members had before this node knew them were learned
-//! t | hash (64) | part (1) → signed terms of a payload, in parts
+//! t | hash (64) | part (1) → signed terms of a payload, in parts: earlier versions kept them here, now they lie beside the payload
 //! p | key (32) | hash      → nothing: the payload's terms name this party
-//! x | hash                 → nothing: the payload was executed here
-//! d | hash                 → when it was acknowledged as asked, ms (8)
+//! d | hash                 → when it was acknowledged as asked, ms (8), if its transaction did not come soon after
 //! k | key (32)             → node (33) | 1: this node saw it in the table; 0: another member said so
 //! a | number (8)           → alarm
 //! b | transaction | node   → number of the alarm about these two
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use alloy_primitives::B256;
 use parking_lot::Mutex;
 use quorate_enclave::{NodeKey, PayloadHash, PublicKey};
 use quorate_kv::{Batch, Direction, KeyRange, Kv};
-use quorate_privacy::{SignedTerms, TERMS_BYTES_MAX};
+use quorate_privacy::{SignedTerms, TERMS_BYTES_MAX, Terms};
 
 use crate::barrier::GroupBarrier;
 use crate::wire::HISTORY_MAX;
@@ -28,10 +27,6 @@ use crate::{Alarm, ExchangeIdentity, ExchangeOpenError, RecordError};
 
 const PREFIX: &[u8] = b"xr/";
 const FORMAT: u8 = 1;
-/// Terms that are written at once: the store takes larger batches badly.
-const BATCH_BYTES: usize = 256 * 1024;
-/// Terms are cut into parts of this size, below the largest value of the store.
-const PART_BYTES: usize = 4000;
 /// Alarms that are kept. Of more, the oldest are dropped: whoever did not look at these looks at none.
 pub(crate) const ALARMS_MAX: u64 = 10_000;
 
@@ -59,17 +54,6 @@ pub(crate) struct Known {
     /// This node saw it in the replicated table. Otherwise another member said so, which is good for recognising a sender, and gives
     /// nobody a right.
     pub(crate) seen: bool,
-}
-
-/// What admitting terms changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Admitted {
-    /// They are the ones that are here.
-    Known,
-    /// They are new, or took the place of others.
-    Written,
-    /// Others are here and were executed.
-    Executed,
 }
 
 impl Records {
@@ -117,7 +101,7 @@ impl Records {
         Ok(())
     }
 
-    /// Signed terms of a payload.
+    /// Signed terms of a payload that an earlier version kept.
     pub(crate) fn terms(&self, hash: &PayloadHash) -> Result<Option<SignedTerms>, RecordError> {
         let Some(bytes) = self.terms_bytes(hash)? else {
             return Ok(None);
@@ -140,65 +124,19 @@ impl Records {
         Ok(Some(bytes).filter(|bytes| !bytes.is_empty()))
     }
 
-    /// Writes the terms of payloads, except of those that were executed with others, and when payloads were acknowledged as their
-    /// senders asked. The terms are durable after [`make_durable`](Self::make_durable); the rest need not be, it says what
-    /// happened, no more.
-    pub(crate) fn admit_terms(
+    /// Remembers whom the terms of a payload name as parties. Durable after [`make_durable`](Self::make_durable).
+    pub(crate) fn name_parties<'a>(
         &self,
-        signed: &[SignedTerms],
-        acknowledged_at_ms: &BTreeMap<PayloadHash, u64>,
-    ) -> Result<Vec<Admitted>, RecordError> {
-        // One writer at a time: parts of two must not mix.
-        let _held = self.state.lock();
+        terms: impl Iterator<Item = &'a Terms>,
+    ) -> Result<(), RecordError> {
         let mut batch = Batch::new();
-        for (hash, at_ms) in acknowledged_at_ms {
-            batch.put(key(b'd', &[hash.as_bytes()]), at_ms.to_be_bytes().to_vec());
-        }
-        let mut admitted = Vec::with_capacity(signed.len());
-        let mut entered = BTreeSet::new();
-        for signed in signed {
-            // What is looked up below must not lie in this batch.
-            if batch.size_bytes() >= BATCH_BYTES || !entered.insert(signed.terms.hash) {
-                self.kv.write(std::mem::take(&mut batch))?;
-                entered = BTreeSet::from([signed.terms.hash]);
+        for terms in terms {
+            for party in &terms.parties {
+                let key = key(b'p', &[party.as_bytes(), terms.hash.as_bytes()]);
+                batch.put(key, Vec::new());
             }
-            admitted.push(self.enter_terms(&mut batch, signed)?);
         }
-        self.kv.write(batch)?;
-        Ok(admitted)
-    }
-
-    fn enter_terms(
-        &self,
-        batch: &mut Batch,
-        signed: &SignedTerms,
-    ) -> Result<Admitted, RecordError> {
-        let hash = &signed.terms.hash;
-        let bytes = signed.encode();
-        // Nearly always there are none, and a look is cheaper than a walk.
-        let old = match self.kv.get(&part_key(hash, 0)?)? {
-            Some(_) => self.terms_bytes(hash)?,
-            None => None,
-        };
-        if old.as_ref().is_some_and(|old| *old == bytes) {
-            return Ok(Admitted::Known);
-        }
-        if old.is_some() && self.was_executed(hash)? {
-            return Ok(Admitted::Executed);
-        }
-        let old_parts = old.map_or(0, |old| old.len().div_ceil(PART_BYTES));
-        let mut parts = 0usize;
-        for part in bytes.chunks(PART_BYTES) {
-            batch.put(part_key(hash, parts)?, part);
-            parts += 1;
-        }
-        for left in parts..old_parts {
-            batch.delete(part_key(hash, left)?);
-        }
-        for party in &signed.terms.parties {
-            batch.put(key(b'p', &[party.as_bytes(), hash.as_bytes()]), Vec::new());
-        }
-        Ok(Admitted::Written)
+        Ok(self.kv.write(batch)?)
     }
 
     /// Payloads whose terms name a party, behind one of them.
@@ -223,20 +161,16 @@ impl Records {
         hashes.collect()
     }
 
-    /// Remembers that payloads were executed; not durable: they are executed again otherwise.
-    pub(crate) fn set_executed<'a>(
+    /// Remembers when payloads were acknowledged as their senders asked; not durable: it says what happened, no more.
+    pub(crate) fn set_acknowledged(
         &self,
-        hashes: impl Iterator<Item = &'a PayloadHash>,
+        at_ms: impl Iterator<Item = (PayloadHash, u64)>,
     ) -> Result<(), RecordError> {
         let mut batch = Batch::new();
-        for hash in hashes {
-            batch.put(key(b'x', &[hash.as_bytes()]), Vec::new());
+        for (hash, at_ms) in at_ms {
+            batch.put(key(b'd', &[hash.as_bytes()]), at_ms.to_be_bytes().to_vec());
         }
         Ok(self.kv.write(batch)?)
-    }
-
-    pub(crate) fn was_executed(&self, hash: &PayloadHash) -> Result<bool, RecordError> {
-        Ok(self.kv.get(&key(b'x', &[hash.as_bytes()]))?.is_some())
     }
 
     pub(crate) fn acknowledged_at(&self, hash: &PayloadHash) -> Result<Option<u64>, RecordError> {
@@ -460,15 +394,6 @@ fn number(bytes: &[u8], entry: &'static str) -> Result<u64, RecordError> {
     let bytes = bytes.try_into();
     let bytes = bytes.map_err(|_| RecordError::Damaged { entry })?;
     Ok(u64::from_be_bytes(bytes))
-}
-
-fn part_key(hash: &PayloadHash, part: usize) -> Result<Vec<u8>, RecordError> {
-    let number = u8::try_from(part).map_err(|_| RecordError::TooLarge {
-        entry: "terms",
-        bytes: part.saturating_mul(PART_BYTES),
-        max: TERMS_BYTES_MAX,
-    })?;
-    Ok(key(b't', &[hash.as_bytes(), &[number]]))
 }
 
 fn number_key(number: u64) -> Vec<u8> {

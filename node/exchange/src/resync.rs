@@ -164,11 +164,14 @@ impl Exchange {
                     Ok(None) => false,
                     // Erased on purpose, and not to come back.
                     Ok(Some(Stored::Erased(_))) => true,
-                    Ok(Some(Stored::Held { envelope, .. })) => {
+                    Ok(Some(Stored::Held {
+                        envelope, beside, ..
+                    })) => {
                         // Of what we sent we also want to know to whom: the boxes say it.
                         let we_sent = envelope.context().sender_node == node;
                         let known = envelope.recipients().any(|key| theirs.contains(&key));
-                        inner.records.terms_bytes(&hash)?.is_some() && (!we_sent || known)
+                        let terms = inner.terms(&hash, beside.as_ref())?;
+                        terms.is_some() && (!we_sent || known)
                     }
                     Err(quorate_enclave::StoreError::Damaged { .. }) => false,
                     Err(e) => return Err(e.into()),

@@ -36,7 +36,7 @@ impl Exchange {
     pub async fn run(&self, stop: CancellationToken) -> Result<(), ExchangeError> {
         tokio::select! {
             biased;
-            () = stop.cancelled() => Ok(()),
+            () = stop.cancelled() => self.write_acknowledged(true).await,
             failed = self.outbox_loop() => failed,
             failed = self.digest_loop() => failed,
             failed = self.fetch_loop() => failed,
@@ -143,8 +143,10 @@ impl Exchange {
                 other => other?,
             };
             match stored {
-                Some(Stored::Held { envelope, .. }) => {
-                    let terms = inner.records.terms(&hash)?;
+                Some(Stored::Held {
+                    envelope, beside, ..
+                }) => {
+                    let terms = inner.terms(&hash, beside.as_ref())?;
                     Ok(terms
                         .map(|terms| (envelope, terms))
                         .ok_or_else(|| "its terms are not here".to_owned()))
@@ -212,6 +214,7 @@ impl Exchange {
         loop {
             // The table is looked at from time to time, so that no key passes unseen.
             self.members();
+            self.write_acknowledged(false).await?;
             let erased = self
                 .blocking(|inner| {
                     let erasing = inner.cache.erasing();

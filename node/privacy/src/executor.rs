@@ -12,7 +12,6 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use futures::StreamExt as _;
 use futures::future::OptionFuture;
 use quorate_chain::{SharedBlock, StoreError};
 use tokio::sync::watch;
@@ -21,7 +20,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::execute::{NotExecuted, execute};
-use crate::resolve::{Reference, Resolved, references_of};
+use crate::resolve::{Reference, Resolved, references_of, resolve};
 use crate::{
     Executed, ExecutorConfig, HandoverAnswer, HandoverWanted, Payloads, PrivateFatal,
     PrivateLedger, PublicChain, Waiting, metrics,
@@ -176,7 +175,14 @@ impl PrivateExecutor {
         while let Some(planned) = blocks.next() {
             let found = match prefetched.take() {
                 Some(found) => found,
-                None => resolve(&self.payloads, planned.references, self.config.lookups).await,
+                None => {
+                    resolve(
+                        self.payloads.as_ref(),
+                        planned.references,
+                        self.config.lookups,
+                    )
+                    .await
+                }
             };
             let Some(found) = self.known(&planned.block, found, stop).await? else {
                 return Ok(());
@@ -185,7 +191,7 @@ impl PrivateExecutor {
             let lookups = self.config.lookups;
             let ahead = blocks.peek_mut().map(|next| {
                 let references = std::mem::take(&mut next.references);
-                async move { resolve(&payloads, references, lookups).await }
+                async move { resolve(payloads.as_ref(), references, lookups).await }
             });
             let (next, ahead) = futures::join!(
                 self.block(planned.block, found, stop),
@@ -452,35 +458,17 @@ fn scan(chain: &dyn PublicChain, from: u64, blocks: u64) -> Result<Scan, Private
     Ok(Scan::Window(Window { planned, through }))
 }
 
-/// Asks for all payloads of a block at once.
-async fn resolve(
-    payloads: &Arc<dyn Payloads>,
-    references: Vec<Reference>,
-    lookups: usize,
-) -> Found {
-    futures::stream::iter(references)
-        .map(|reference| async move {
-            let resolved = reference.resolve(payloads.as_ref()).await;
-            (reference, resolved)
-        })
-        .buffered(lookups.max(1))
-        .collect()
-        .await
-}
-
 /// Asks again for those that were unknown.
 async fn ask_again(payloads: &Arc<dyn Payloads>, found: Found, lookups: usize) -> Found {
-    futures::stream::iter(found)
-        .map(|(reference, resolved)| async move {
-            let resolved = match resolved {
-                Resolved::Unknown { .. } => reference.resolve(payloads.as_ref()).await,
-                known => known,
-            };
-            (reference, resolved)
-        })
-        .buffered(lookups.max(1))
-        .collect()
-        .await
+    let unknown = |(_, resolved): &(Reference, Resolved)| match resolved {
+        Resolved::Unknown { .. } => true,
+        Resolved::NotAParty | Resolved::Erased | Resolved::Ready(_) => false,
+    };
+    let (unknown, mut known): (Found, Found) = found.into_iter().partition(unknown);
+    let references = unknown.into_iter().map(|(reference, _)| reference);
+    known.extend(resolve(payloads.as_ref(), references.collect(), lookups).await);
+    known.sort_by_key(|(reference, _)| reference.position);
+    known
 }
 
 fn first_unknown(height: u64, found: &Found) -> Option<Waiting> {

@@ -6,7 +6,7 @@
 //! h | private height (8)                   → height of the block that led to it (8)
 //! b | block height (8)                     → private height after it (8) | root of private state (32)
 //! s | contract (20) | private height (8)   → root of the contract's storage from there on (32)
-//! o | block height (8) | position (4)      → transaction (32) | 1 if erased
+//! o | block height (8) | position (4)      → private transactions of the block from there on, in order, each hash (32) | 1 if erased
 //! r | transaction (32) | part (2)          → part of the record, RLP
 //! p | payload hash (64) | transaction (32) → nothing
 //! m | contract (20) | part (2)             → part of the contract's metadata, RLP
@@ -37,6 +37,10 @@ const KEY_CURSOR: &[u8] = b"c";
 
 /// Bytes per part: a value of the storage has at most 4096.
 const PART_BYTES: usize = 4000;
+
+/// Bytes of a transaction in the order of its block, and how many of them share a value.
+const ORDERED_BYTES: usize = 33;
+const ORDERED_MAX: usize = PART_BYTES / ORDERED_BYTES;
 
 /// From this size on a batch goes the way that does not hold others up, and is durable at once.
 const STAGED_BYTES_MIN: usize = 1 << 20;
@@ -157,13 +161,15 @@ impl Index {
         for record in records {
             let bytes = codec::encode_record(record);
             put_parts(&mut batch, &record_key(&record.transaction), &bytes)?;
-            batch.put(
-                order_key(record.height, record.position),
-                order_value(record),
-            );
             batch.put(payload_key(&record.hash, &record.transaction), Vec::new());
             if let Some(inner) = record.inner_hash.filter(|inner| *inner != record.hash) {
                 batch.put(payload_key(&inner, &record.transaction), Vec::new());
+            }
+        }
+        for together in records.chunks(ORDERED_MAX) {
+            if let Some(first) = together.first() {
+                let key = order_key(first.height, first.position);
+                batch.put(key, order_value(together));
             }
         }
         if let Some(change) = change {
@@ -249,15 +255,15 @@ impl Index {
             Some(after) => KeyRange::between(height_key(b'o', from), height_key(b'o', after)),
             None => KeyRange::prefix_from(b"o", height_key(b'o', from)),
         };
-        self.kv.scan(range, Direction::Ascending).map(|entry| {
-            let (key, value) = entry?;
-            let height = key.get(1..9).and_then(|bytes| bytes.try_into().ok());
-            let transaction = value.get(..32).and_then(|bytes| B256::try_from(bytes).ok());
-            match (height.map(u64::from_be_bytes), transaction) {
-                (Some(height), Some(transaction)) => Ok((height, transaction)),
-                _ => Err(damaged(&key, "is no transaction")),
-            }
-        })
+        self.kv
+            .scan(range, Direction::Ascending)
+            .flat_map(|entry| match entry {
+                Ok((key, value)) => match decode_order(&key, &value) {
+                    Some(found) => found.into_iter().map(Ok).collect::<Vec<_>>(),
+                    None => vec![Err(damaged(&key, "is no list of transactions"))],
+                },
+                Err(error) => vec![Err(error.into())],
+            })
     }
 
     /// Transactions that carried a payload.
@@ -435,10 +441,28 @@ fn order_key(height: u64, position: u32) -> Vec<u8> {
     key
 }
 
-fn order_value(record: &PrivateRecord) -> Vec<u8> {
-    let mut value = record.transaction.to_vec();
-    value.push(u8::from(record.outcome == RecordOutcome::Erased));
+/// Records of a block that share a value.
+fn order_value(together: &[PrivateRecord]) -> Vec<u8> {
+    let mut value = Vec::with_capacity(together.len() * ORDERED_BYTES);
+    for record in together {
+        value.extend_from_slice(record.transaction.as_slice());
+        value.push(u8::from(record.outcome == RecordOutcome::Erased));
+    }
     value
+}
+
+/// Height and hash of the transactions under a key.
+fn decode_order(key: &[u8], value: &[u8]) -> Option<Vec<(u64, B256)>> {
+    let height = u64::from_be_bytes(key.get(1..9)?.try_into().ok()?);
+    let (each, rest) = value.as_chunks::<ORDERED_BYTES>();
+    let transaction = |bytes: &[u8; ORDERED_BYTES]| {
+        let (hash, _) = bytes.split_first_chunk::<32>()?;
+        Some((height, B256::new(*hash)))
+    };
+    if !rest.is_empty() || each.is_empty() {
+        return None;
+    }
+    each.iter().map(transaction).collect()
 }
 
 fn record_key(transaction: &B256) -> Vec<u8> {

@@ -11,9 +11,9 @@ use crate::{Content, HandoverAnswer, HandoverWanted, Terms};
 
 /// Payloads by what the chain says of them.
 pub trait Payloads: Send + Sync + Debug {
-    /// Whether this node is a party of a transaction, and the payload if so. Called again and again while the answer is
-    /// [`Lookup::Unknown`]; must not wait for other nodes.
-    fn lookup(&self, reference: &PrivateReference) -> BoxFuture<'_, Lookup>;
+    /// Of each of these transactions, in their order: whether this node is a party, and the payload if so. Called again and again
+    /// while an answer is [`Lookup::Unknown`], which a missing answer is taken for; must not wait for other nodes.
+    fn lookup(&self, references: Vec<PrivateReference>) -> BoxFuture<'_, Vec<Lookup>>;
 
     /// A payload was executed here. After a crash the same report may come again.
     fn executed(&self, report: Executed);

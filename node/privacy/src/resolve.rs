@@ -91,10 +91,10 @@ impl Reference {
         PayloadHash::from_bytes(self.reference.hash)
     }
 
-    /// Asks what is known of it.
-    pub(crate) async fn resolve(&self, payloads: &dyn Payloads) -> Resolved {
+    /// What this answer means.
+    async fn resolve(&self, answer: Option<Lookup>, payloads: &dyn Payloads) -> Resolved {
         let hash = self.hash();
-        match payloads.lookup(&self.reference).await {
+        match answer.unwrap_or_else(unanswered) {
             Lookup::NotAParty => Resolved::NotAParty,
             Lookup::Erased => Resolved::Erased,
             Lookup::Unknown { reason } => Resolved::Unknown { hash, reason },
@@ -169,7 +169,8 @@ impl Reference {
         payloads: &dyn Payloads,
     ) -> Resolved {
         let hash = PayloadHash::from_bytes(reference.hash);
-        let resolved = match payloads.lookup(reference).await {
+        let answer = payloads.lookup(vec![reference.clone()]).await.pop();
+        let resolved = match answer.unwrap_or_else(unanswered) {
             Lookup::Erased => return Resolved::Erased,
             Lookup::Unknown { reason } => return Resolved::Unknown { hash, reason },
             Lookup::NotAParty => {
@@ -292,6 +293,32 @@ impl Reference {
             we_sent,
             inner,
         }))
+    }
+}
+
+/// Asks what is known of these, `at_once` of them at a time.
+pub(crate) async fn resolve(
+    payloads: &dyn Payloads,
+    references: Vec<Reference>,
+    at_once: usize,
+) -> Vec<(Reference, Resolved)> {
+    let mut found = Vec::with_capacity(references.len());
+    let mut references = references.into_iter().peekable();
+    while references.peek().is_some() {
+        let asked: Vec<_> = references.by_ref().take(at_once.max(1)).collect();
+        let named = asked.iter().map(|asked| asked.reference.clone()).collect();
+        let mut answers = payloads.lookup(named).await.into_iter();
+        for reference in asked {
+            let resolved = reference.resolve(answers.next(), payloads).await;
+            found.push((reference, resolved));
+        }
+    }
+    found
+}
+
+fn unanswered() -> Lookup {
+    Lookup::Unknown {
+        reason: "there was no answer about it".to_owned(),
     }
 }
 

@@ -3,21 +3,23 @@
 //! ```text
 //! h | hash (64)                        → 1 | segment | offset | length (u32) | sequence | stored at | expires at, 0 for never
 //!                                      or 2 | sequence | erased at | reason (1) | note
-//! t | stored at | sequence             → hash
-//! p | party (32) | stored at | sequence → hash
-//! e | erased at | sequence             → hash
+//! t | stored at | sequence             → list of all payloads
+//! p | party (32) | stored at | sequence → list of a party's
+//! e | erased at | sequence             → list of erasures
 //! x | expires at | hash                → nothing
 //! b | segment | offset | length (u32)  → nothing: to be made blank
 //! w                                    → segment and offset up to which the files are in here | next sequence | newest time
 //! ```
 //! It is written after the files, in their order, without barriers of its own: after a crash the files are read again from `w` on.
-//! An entry under `t`, `p` or `x` counts only if `h` has the same sequence or hash; one that was left behind means nothing.
+//! [Lists](super::lists) share values. An entry under `t`, `p` or `x` counts only if `h` has the same sequence or hash; one that
+//! was left behind means nothing.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use quorate_kv::{Batch, Direction, KeyRange, Kv};
 
+use super::lists::{self, ListChanges, Step};
 use super::record::{PayloadRecord, TombstoneRecord};
 use super::segment::Place;
 use super::{Erasure, ErasureReason, StoreError};
@@ -47,12 +49,11 @@ pub(super) struct Watermark {
     pub(super) newest_ms: u64,
 }
 
-/// One step of a listing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Step {
-    pub(super) time_ms: u64,
-    pub(super) sequence: u64,
-    pub(super) hash: PayloadHash,
+/// What is to be written at once.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    batch: Batch,
+    lists: ListChanges,
 }
 
 #[derive(Debug)]
@@ -70,7 +71,18 @@ impl Index {
         Self { kv }
     }
 
-    pub(super) fn write(&self, batch: Batch) -> Result<(), StoreError> {
+    /// Writes changes, with how far the files are in the index then.
+    pub(super) fn write(&self, changes: Changes, mark: &Watermark) -> Result<(), StoreError> {
+        let Changes { mut batch, lists } = changes;
+        lists.write(&mut batch);
+        let numbers = [
+            mark.segment,
+            mark.offset,
+            mark.next_sequence,
+            mark.newest_ms,
+        ];
+        let value: Vec<u8> = numbers.iter().flat_map(|n| n.to_be_bytes()).collect();
+        batch.put(key(b'w', &[]), value);
         Ok(self.kv.write(batch)?)
     }
 
@@ -90,17 +102,6 @@ impl Index {
         read.map(Some).ok_or(StoreError::Index { entry: "w" })
     }
 
-    pub(super) fn put_watermark(batch: &mut Batch, mark: &Watermark) {
-        let numbers = [
-            mark.segment,
-            mark.offset,
-            mark.next_sequence,
-            mark.newest_ms,
-        ];
-        let value: Vec<u8> = numbers.iter().flat_map(|n| n.to_be_bytes()).collect();
-        batch.put(key(b'w', &[]), value);
-    }
-
     pub(super) fn entry(&self, hash: &PayloadHash) -> Result<Option<Entry>, StoreError> {
         let value = self.kv.get(&key(b'h', &[hash.as_bytes()]))?;
         let Some(value) = value else { return Ok(None) };
@@ -110,14 +111,12 @@ impl Index {
 
     /// Enters a payload, or its new place. `replaced` is what the old place held, if it could be read.
     pub(super) fn put_payload(
-        batch: &mut Batch,
+        &self,
+        changes: &mut Changes,
         record: &PayloadRecord,
         place: Place,
-        old: Option<(&Live, Option<&Envelope>)>,
-    ) {
-        if let Some((live, envelope)) = old {
-            Self::remove(batch, &record.hash, live, envelope);
-        }
+        replaced: Option<(&Live, Option<&Envelope>)>,
+    ) -> Result<(), StoreError> {
         let hash = record.hash.as_bytes();
         let mut value = vec![1];
         value.extend_from_slice(&place.segment.to_be_bytes());
@@ -126,55 +125,78 @@ impl Index {
         value.extend_from_slice(&record.sequence.to_be_bytes());
         value.extend_from_slice(&record.stored_at_ms.to_be_bytes());
         value.extend_from_slice(&record.expires_at_ms.unwrap_or(0).to_be_bytes());
-        batch.put(key(b'h', &[hash]), value);
-        let time = record.stored_at_ms.to_be_bytes();
-        let sequence = record.sequence.to_be_bytes();
-        batch.put(key(b't', &[&time, &sequence]), hash.to_vec());
+        changes.batch.put(key(b'h', &[hash]), value);
+        if let Some((live, envelope)) = replaced {
+            // One that was only moved stands where it stood.
+            if live.sequence == record.sequence {
+                return Ok(());
+            }
+            self.remove(changes, &record.hash, live, envelope)?;
+        }
+        let step = Step {
+            time_ms: record.stored_at_ms,
+            sequence: record.sequence,
+            hash: record.hash,
+        };
+        changes.lists.add(key(b't', &[]), step);
         for party in parties_of(&record.envelope) {
-            let key = key(b'p', &[party.as_bytes(), &time, &sequence]);
-            batch.put(key, hash.to_vec());
+            changes.lists.add(key(b'p', &[party.as_bytes()]), step);
         }
         if let Some(at) = record.expires_at_ms {
-            batch.put(key(b'x', &[&at.to_be_bytes(), hash]), Vec::new());
+            let key = key(b'x', &[&at.to_be_bytes(), hash]);
+            changes.batch.put(key, Vec::new());
         }
+        Ok(())
     }
 
     pub(super) fn put_tombstone(
-        batch: &mut Batch,
+        &self,
+        changes: &mut Changes,
         record: &TombstoneRecord,
         old: Option<(&Live, Option<&Envelope>)>,
-    ) {
+    ) -> Result<(), StoreError> {
         if let Some((live, envelope)) = old {
-            Self::remove(batch, &record.hash, live, envelope);
+            self.remove(changes, &record.hash, live, envelope)?;
         }
         let mut value = vec![2];
         value.extend_from_slice(&record.sequence.to_be_bytes());
         value.extend_from_slice(&record.erased_at_ms.to_be_bytes());
         value.push(record.reason.number());
         value.extend_from_slice(record.note.as_bytes());
-        batch.put(key(b'h', &[record.hash.as_bytes()]), value);
-        let time = record.erased_at_ms.to_be_bytes();
-        let sequence = record.sequence.to_be_bytes();
-        batch.put(
-            key(b'e', &[&time, &sequence]),
-            record.hash.as_bytes().to_vec(),
-        );
+        let entry = key(b'h', &[record.hash.as_bytes()]);
+        changes.batch.put(entry, value);
+        let step = Step {
+            time_ms: record.erased_at_ms,
+            sequence: record.sequence,
+            hash: record.hash,
+        };
+        changes.lists.add(key(b'e', &[]), step);
+        Ok(())
     }
 
-    fn remove(batch: &mut Batch, hash: &PayloadHash, live: &Live, envelope: Option<&Envelope>) {
-        let time = live.stored_at_ms.to_be_bytes();
-        let sequence = live.sequence.to_be_bytes();
-        batch.delete(key(b't', &[&time, &sequence]));
-        for party in envelope.map(parties_of).unwrap_or_default() {
-            batch.delete(key(b'p', &[party.as_bytes(), &time, &sequence]));
+    fn remove(
+        &self,
+        changes: &mut Changes,
+        hash: &PayloadHash,
+        live: &Live,
+        envelope: Option<&Envelope>,
+    ) -> Result<(), StoreError> {
+        let mut prefixes = vec![key(b't', &[])];
+        let parties = envelope.map(parties_of).unwrap_or_default();
+        prefixes.extend(parties.iter().map(|party| key(b'p', &[party.as_bytes()])));
+        for prefix in prefixes {
+            let place = (live.stored_at_ms, live.sequence);
+            changes.lists.remove(&*self.kv, &prefix, place)?;
         }
         if let Some(at) = live.expires_at_ms {
-            batch.delete(key(b'x', &[&at.to_be_bytes(), hash.as_bytes()]));
+            let key = key(b'x', &[&at.to_be_bytes(), hash.as_bytes()]);
+            changes.batch.delete(key);
         }
+        Ok(())
     }
 
-    pub(super) fn put_to_blank(batch: &mut Batch, place: Place) {
-        batch.put(blank_key(place), Vec::new());
+    pub(super) fn put_to_blank(changes: &mut Changes, place: Place) {
+        changes.batch.put(blank_key(place), Vec::new());
     }
 
     pub(super) fn blanked(&self, places: &[Place]) -> Result<(), StoreError> {
@@ -182,7 +204,7 @@ impl Index {
         for place in places {
             batch.delete(blank_key(*place));
         }
-        self.write(batch)
+        Ok(self.kv.write(batch)?)
     }
 
     /// What a crash kept from being made blank.
@@ -218,24 +240,7 @@ impl Index {
             Listing::Party(party) => key(b'p', &[party.as_bytes()]),
             Listing::Erasures => key(b'e', &[]),
         };
-        let mut start = prefix.clone();
-        start.extend_from_slice(&from_ms.to_be_bytes());
-        start.extend_from_slice(&from_sequence.to_be_bytes());
-        let skip = prefix.len();
-        self.kv
-            .scan(KeyRange::prefix_from(&prefix, start), Direction::Ascending)
-            .map(move |entry| {
-                let (key, value) = entry?;
-                let mut rest = key.get(skip..).unwrap_or_default();
-                let read = (|| {
-                    Some(Step {
-                        time_ms: number(&mut rest)?,
-                        sequence: number(&mut rest)?,
-                        hash: PayloadHash::from_bytes(value.as_slice().try_into().ok()?),
-                    })
-                })();
-                read.ok_or(StoreError::Index { entry: "t, p or e" })
-            })
+        lists::steps(&*self.kv, prefix, (from_ms, from_sequence))
     }
 
     /// Payloads whose time is over, with that time, oldest first.
@@ -258,7 +263,7 @@ impl Index {
     pub(super) fn forget_expiry(&self, at_ms: u64, hash: &PayloadHash) -> Result<(), StoreError> {
         let mut batch = Batch::new();
         batch.delete(key(b'x', &[&at_ms.to_be_bytes(), hash.as_bytes()]));
-        self.write(batch)
+        Ok(self.kv.write(batch)?)
     }
 }
 

@@ -2,9 +2,7 @@
 
 use std::path::Path;
 
-use quorate_kv::Batch;
-
-use super::index::{Index, Watermark};
+use super::index::{Changes, Watermark};
 use super::record::Record;
 use super::segment::{self, Found, HEADER_BYTES, Place, Segments, damaged, io};
 use super::{DamagedRecord, PayloadStore, StoreError};
@@ -76,8 +74,8 @@ impl PayloadStore {
     }
 
     fn enter_again(&self, record: &Record, place: Place) -> Result<(), StoreError> {
-        let mut batch = Batch::new();
-        self.enter(&mut batch, record, place)?;
+        let mut changes = Changes::default();
+        self.enter(&mut changes, record, place)?;
         let (sequence, time) = match record {
             Record::Payload(payload) => (payload.sequence, payload.stored_at_ms),
             Record::Tombstone(tombstone) => (tombstone.sequence, tombstone.erased_at_ms),
@@ -93,8 +91,7 @@ impl PayloadStore {
             newest_ms: inner.newest_ms,
         };
         drop(inner);
-        Index::put_watermark(&mut batch, &mark);
-        self.index.write(batch)
+        self.index.write(changes, &mark)
     }
 }
 

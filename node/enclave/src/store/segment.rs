@@ -17,8 +17,8 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::StoreError;
 use super::record::{KIND_BLANK, Record};
+use super::{BESIDE_BYTES_MAX, StoreError};
 use crate::envelope::ENVELOPE_BYTES_MAX;
 
 const MAGIC: &[u8; 8] = b"QRTEPAY1";
@@ -26,8 +26,8 @@ const SLOTS: [u64; 2] = [512, 1024];
 const SLOT_BYTES: usize = 20;
 pub(super) const HEADER_BYTES: u64 = 1536;
 pub(super) const RECORD_HEADER_BYTES: u64 = 8;
-/// The largest envelope with what stands before it.
-const BODY_BYTES_MAX: usize = ENVELOPE_BYTES_MAX + 128;
+/// The largest envelope with what stands before it and lies beside it.
+const BODY_BYTES_MAX: usize = ENVELOPE_BYTES_MAX + BESIDE_BYTES_MAX + 128;
 
 /// Where a record lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -117,6 +117,104 @@ fn further_boxes_are_merged_in_and_the_earlier_record_is_overwritten() {
     ));
 }
 
+fn with(sealed: &Sealed, beside: &str) -> ToStore {
+    ToStore {
+        envelope: sealed.envelope.clone(),
+        expires_at_ms: None,
+        beside: Some(Bytes::copy_from_slice(beside.as_bytes())),
+    }
+}
+
+#[test]
+fn what_lies_beside_a_payload_is_kept_replaced_if_that_is_allowed_and_erased_with_it() {
+    let mut f = Fixture::new();
+    let (one, two) = (payload(&[&enclave()], 1), payload(&[&enclave()], 2));
+    f.store.put(&one.envelope, 1, None).unwrap();
+    let put = |f: &Fixture, item, allowed| {
+        let mut put = f.store.put_all(vec![item], 2, &|_, _| allowed);
+        put.remove(0)
+    };
+    let beside = |f: &Fixture, sealed: &Sealed| match f.store.get(&sealed.hash).unwrap() {
+        Some(Stored::Held { beside, .. }) => beside,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(put(&f, with(&one, "first terms"), false), Ok(Put::Fixed));
+    assert_eq!(put(&f, with(&one, "first terms"), true), Ok(Put::Merged));
+    assert_eq!(put(&f, with(&two, "first terms"), false), Ok(Put::Stored));
+    assert_eq!(put(&f, with(&two, "first terms"), false), Ok(Put::Known));
+    assert_eq!(f.store.put(&two.envelope, 3, None), Ok(Put::Known));
+    assert_eq!(put(&f, with(&two, "second terms"), false), Ok(Put::Fixed));
+    assert_eq!(put(&f, with(&one, "second terms"), true), Ok(Put::Merged));
+    for lost_index in [false, true] {
+        assert_eq!(beside(&f, &one).unwrap(), "second terms");
+        assert_eq!(beside(&f, &two).unwrap(), "first terms");
+        assert!(f.on_disk(b"second terms"));
+        if lost_index {
+            f.kv = Arc::new(MemoryKv::new());
+        }
+        f.reopen();
+    }
+    let reason = ErasureReason::Requested;
+    f.store.erase(&one.hash, reason, "", 4).unwrap().unwrap();
+    assert!(!f.on_disk(b"second terms"));
+    assert!(f.on_disk(b"first terms"));
+    for long in [String::new(), "a".repeat(BESIDE_BYTES_MAX + 1)] {
+        let refused = put(&f, with(&two, &long), true);
+        assert!(matches!(refused, Err(StoreError::OutOfRange { .. })));
+    }
+}
+
+#[test]
+fn payloads_stored_together_are_listed_moved_and_erased_one_by_one() {
+    let mut f = Fixture::new();
+    let reader = enclave();
+    let sealed: Vec<_> = (0..130).map(|n| payload(&[&reader], n)).collect();
+    let items = sealed.iter().map(|sealed| with(sealed, "terms")).collect();
+    assert!(
+        f.store
+            .put_all(items, 5, &|_, _| false)
+            .iter()
+            .all(|put| *put == Ok(Put::Stored))
+    );
+    // One for itself and one in its sender's list, each of which is another; next to nothing for the two that they share.
+    assert!(f.kv.len() < 2 * 130 + 10, "{}", f.kv.len());
+    let mut left: Vec<_> = sealed.iter().map(|sealed| sealed.hash).collect();
+    for n in [129, 100, 64, 63, 51, 50, 49, 7, 1, 0] {
+        let hash = left.remove(n);
+        let reason = ErasureReason::Requested;
+        f.store.erase(&hash, reason, "", 6).unwrap().unwrap();
+    }
+    // One gains something, and moves to the end.
+    let moved = left.remove(3);
+    let of = sealed.iter().find(|sealed| sealed.hash == moved).unwrap();
+    let put = f.store.put_all(vec![with(of, "others")], 7, &|_, _| true);
+    assert_eq!(put, [Ok(Put::Merged)]);
+    left.push(moved);
+    for lost_index in [false, true, false] {
+        assert_eq!(f.listed(None), left);
+        assert_eq!(f.listed(Some(name(&reader))), left);
+        let from = |listed: &Listed| ListQuery {
+            after: Some(listed.cursor),
+            limit: 1,
+            ..ListQuery::default()
+        };
+        let mut query = ListQuery {
+            limit: 1,
+            ..ListQuery::default()
+        };
+        for hash in &left {
+            let page = f.store.list(&query).unwrap();
+            assert_eq!(page[0].hash, *hash);
+            query = from(&page[0]);
+        }
+        f.store.compact().unwrap();
+        if lost_index {
+            f.kv = Arc::new(MemoryKv::new());
+        }
+        f.reopen();
+    }
+}
+
 #[test]
 fn the_same_ciphertext_with_another_header_is_a_conflict() {
     let f = Fixture::new();
@@ -368,9 +466,10 @@ fn a_record_that_was_half_overwritten_when_power_failed_is_overwritten_at_the_ne
     let end = usize::try_from(live.place.end()).unwrap();
     torn[end - 60..end].copy_from_slice(&before[end - 60..end]);
     fs::write(&file, torn).unwrap();
-    let mut batch = Batch::new();
-    Index::put_to_blank(&mut batch, live.place);
-    f.store.index.write(batch).unwrap();
+    let mark = f.store.index.watermark().unwrap().unwrap();
+    let mut changes = Changes::default();
+    Index::put_to_blank(&mut changes, live.place);
+    f.store.index.write(changes, &mark).unwrap();
     f.reopen();
     assert_eq!(f.store.index.to_blank().unwrap(), []);
     assert_eq!(f.store.verify().unwrap(), []);

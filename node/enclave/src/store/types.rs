@@ -2,12 +2,15 @@
 
 use std::path::PathBuf;
 
+use bytes::Bytes;
 use quorate_kv::KvError;
 
 use crate::{Envelope, PayloadHash, PublicKey};
 
 /// Longest note of an erasure in bytes.
 pub const NOTE_BYTES_MAX: usize = 512;
+/// Most bytes that are kept beside a payload.
+pub const BESIDE_BYTES_MAX: usize = 64 * 1024;
 /// Most entries of one listing.
 pub const LIST_LIMIT_MAX: usize = 10_000;
 
@@ -117,15 +120,29 @@ impl StoreError {
     }
 }
 
+/// What is to be stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToStore {
+    /// The envelope.
+    pub envelope: Envelope,
+    /// When it is to be erased, in milliseconds since 1970.
+    pub expires_at_ms: Option<u64>,
+    /// What the caller keeps beside it, 1 to [`BESIDE_BYTES_MAX`] bytes: written, read and erased with it, and of no meaning to the
+    /// store. `None` leaves what is there.
+    pub beside: Option<Bytes>,
+}
+
 /// What became of a put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Put {
     /// It is new.
     Stored,
-    /// It was here and has gained boxes, the list of parties or a signature, or took the place of a damaged record.
+    /// It was here and has gained boxes, the list of parties, a signature or what lies beside it, or took the place of a damaged record.
     Merged,
     /// It was here with all of that.
     Known,
+    /// Something else lies beside it, which the caller does not want replaced. Nothing was changed.
+    Fixed,
 }
 
 /// Why a payload was erased.
@@ -181,6 +198,8 @@ pub enum Stored {
         stored_at_ms: u64,
         /// When it is to be erased.
         expires_at_ms: Option<u64>,
+        /// What the caller keeps beside it.
+        beside: Option<Bytes>,
     },
     /// It was erased.
     Erased(Erasure),

@@ -53,47 +53,36 @@ fn terms(n: u8, parties: u8) -> SignedTerms {
     }
 }
 
-fn admit(records: &Records, terms: &SignedTerms) -> Result<Vec<Admitted>, RecordError> {
-    records.admit_terms(std::slice::from_ref(terms), &BTreeMap::new())
-}
-
 #[test]
-fn terms_of_any_length_read_back_and_give_way_until_they_are_executed() {
+fn terms_that_an_earlier_version_kept_in_parts_are_read() {
     let kv = Arc::new(MemoryKv::new());
     let records = open(&kv);
     assert_eq!(records.terms(&hash(1)), Ok(None));
-    // More than one part, then fewer.
-    for parties in [200, 0, 2] {
-        let terms = terms(1, parties);
-        assert_eq!(admit(&records, &terms), Ok(vec![Admitted::Written]));
-        assert_eq!(admit(&records, &terms), Ok(vec![Admitted::Known]));
-        assert_eq!(records.terms(&hash(1)), Ok(Some(terms)));
+    let kept = terms(1, 200);
+    let mut batch = Batch::new();
+    for (part, bytes) in (0..).zip(kept.encode().chunks(4000)) {
+        batch.put(key(b't', &[hash(1).as_bytes(), &[part]]), bytes);
     }
-    records.set_executed([hash(1)].iter()).unwrap();
-    assert_eq!(admit(&records, &terms(1, 2)), Ok(vec![Admitted::Known]));
-    // In one go, each on top of the one before.
-    let several = [terms(1, 3), terms(2, 1), terms(2, 4), terms(2, 4)];
-    assert_eq!(
-        records.admit_terms(&several, &BTreeMap::new()),
-        Ok(vec![
-            Admitted::Executed,
-            Admitted::Written,
-            Admitted::Written,
-            Admitted::Known
-        ])
-    );
-    assert_eq!(records.terms(&hash(2)), Ok(Some(terms(2, 4))));
-    assert_eq!(records.terms(&hash(1)), Ok(Some(terms(1, 2))));
-    records.make_durable().unwrap();
-    kv.crash();
-    assert_eq!(open(&kv).terms(&hash(1)), Ok(Some(terms(1, 2))));
+    kv.write(batch).unwrap();
+    assert_eq!(records.terms(&hash(1)), Ok(Some(kept)));
+    assert_eq!(records.terms(&hash(2)), Ok(None));
+}
+
+#[test]
+fn when_payloads_were_acknowledged_is_remembered() {
+    let records = open(&Arc::new(MemoryKv::new()));
+    let noted = [(hash(1), 10), (hash(2), 20)];
+    records.set_acknowledged(noted.into_iter()).unwrap();
+    assert_eq!(records.acknowledged_at(&hash(2)), Ok(Some(20)));
+    assert_eq!(records.acknowledged_at(&hash(3)), Ok(None));
 }
 
 #[test]
 fn payloads_that_name_a_party_are_listed_page_by_page() {
     let records = open(&Arc::new(MemoryKv::new()));
     for n in [3, 1, 2] {
-        admit(&records, &terms(n, 5)).unwrap();
+        let terms = terms(n, 5).terms;
+        records.name_parties([&terms].into_iter()).unwrap();
     }
     assert_eq!(
         records.named(&key_of(4), None, 2),

@@ -267,6 +267,8 @@ pub fn sign(secret: &SecretKey, digest: B256) -> [u8; 65] {
 pub struct FakeState {
     pub digests: Mutex<BTreeMap<Address, B256>>,
     pub executed: Mutex<BTreeMap<B256, ExecutedDigest>>,
+    /// Payloads that were executed.
+    pub payloads: Mutex<BTreeSet<PayloadHash>>,
     /// What is to be handed over, by the vote's transaction.
     pub handovers: Mutex<BTreeMap<B256, (HandoverHead, Vec<u8>)>>,
 }
@@ -277,6 +279,9 @@ impl StateView for FakeState {
     }
     fn executed(&self, transaction: &B256) -> Option<ExecutedDigest> {
         self.executed.lock().unwrap().get(transaction).copied()
+    }
+    fn was_executed(&self, payload: &PayloadHash) -> Result<bool, String> {
+        Ok(self.payloads.lock().unwrap().contains(payload))
     }
     fn handover(&self, transaction: &B256) -> Result<Option<HandoverHead>, String> {
         let handovers = self.handovers.lock().unwrap();
@@ -502,7 +507,9 @@ impl Network {
 
     /// What a member's executor is told about a payload.
     pub async fn lookup(&self, n: u64, reference: &PrivateReference) -> Lookup {
-        self.at(n).lookup(reference).await
+        let mut found = self.at(n).lookup(vec![reference.clone()]).await;
+        assert_eq!(found.len(), 1);
+        found.remove(0)
     }
 
     /// The last request of a kind from one member to another.

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 
-use alloy_primitives::{Bloom, Bytes, Log, logs_bloom};
+use alloy_primitives::{Bloom, Bytes, Log, U256, logs_bloom};
 use proptest::prelude::*;
 use quorate_chain::PublicForm;
 use quorate_enclave::{GroupId, NodeKey, PrivacyFlag, PublicKey};
@@ -214,4 +214,41 @@ fn rewinding_takes_back_exactly_what_came_later() {
         index.storage_root(&Address::repeat_byte(9), 0),
         Ok(EMPTY_ROOT_HASH)
     );
+}
+
+#[test]
+fn transactions_of_a_block_share_values_and_keep_their_order() {
+    let kv = Arc::new(MemoryKv::new());
+    let index = Index::new(Arc::clone(&kv) as Arc<dyn Kv>);
+    let of = |height: u64, count: u32| -> Vec<PrivateRecord> {
+        (0..count)
+            .map(|n| PrivateRecord {
+                transaction: B256::from(U256::from(height * 1_000 + u64::from(n))),
+                position: n,
+                data: Bytes::new(),
+                ..record(1, height)
+            })
+            .collect()
+    };
+    let mut expected = Vec::new();
+    for (height, count) in [(4, 1), (5, 250), (7, 122)] {
+        let records = of(height, count);
+        expected.extend(records.iter().map(|r| (height, r.transaction)));
+        let position = position(height, expected.len() as u64);
+        let nothing = Extended::default();
+        index
+            .write_block(&position, None, &records, &[], &nothing)
+            .unwrap();
+    }
+    let found = |from, to| -> Vec<_> { index.transactions(from, to).map(Result::unwrap).collect() };
+    assert_eq!(found(0, u64::MAX), expected);
+    assert_eq!(found(5, 6), expected[1..251]);
+    let prefix = KeyRange::prefix(b"o".to_vec());
+    assert_eq!(kv.scan(prefix, Direction::Ascending).count(), 1 + 3 + 2);
+    index.rewind(5, 0).unwrap();
+    assert_eq!(found(0, u64::MAX), expected[..251]);
+    let mut batch = Batch::new();
+    batch.put(order_key(6, 0), vec![0; 34]);
+    kv.write(batch).unwrap();
+    assert!(index.transactions(6, 6).next().unwrap().is_err());
 }

@@ -1,6 +1,7 @@
 //! Reads, as of any block that was executed.
 
 use alloy_primitives::{Address, B256, Bytes, U256};
+use quorate_enclave::PayloadHash;
 use quorate_evm::RootedState;
 use quorate_state::{Account, ApplyError, HistoryError, ReadError, Snapshot, StateRead};
 
@@ -101,6 +102,15 @@ impl PrivateLedger {
         let record = self.settled(|index| index.record(transaction))?;
         let cursor = self.cursor();
         Ok(record.filter(|record| record.height <= cursor))
+    }
+
+    /// True if a transaction that carries this payload was executed here.
+    ///
+    /// # Errors
+    /// [`PrivateReadError::Read`] if the storage failed.
+    pub fn was_executed(&self, payload: &PayloadHash) -> Result<bool, PrivateReadError> {
+        let found = self.settled(|index| index.transactions_of(payload))?;
+        Ok(!found.is_empty())
     }
 
     /// Records of blocks from `from` to `to`, both included, in chain order, as far as execution has come. About `limit` of them:

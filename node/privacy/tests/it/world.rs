@@ -220,12 +220,15 @@ impl FakePayloads {
 }
 
 impl Payloads for FakePayloads {
-    fn lookup(&self, reference: &PrivateReference) -> BoxFuture<'_, Lookup> {
-        let hash = PayloadHash::from_bytes(reference.hash);
+    fn lookup(&self, references: Vec<PrivateReference>) -> BoxFuture<'_, Vec<Lookup>> {
         Box::pin(async move {
             // As a real one, it does not answer at once.
             tokio::task::yield_now().await;
-            self.get(&hash).unwrap_or(Lookup::NotAParty)
+            let answer = |reference: &PrivateReference| {
+                let hash = PayloadHash::from_bytes(reference.hash);
+                self.get(&hash).unwrap_or(Lookup::NotAParty)
+            };
+            references.iter().map(answer).collect()
         })
     }
     fn executed(&self, report: Executed) {

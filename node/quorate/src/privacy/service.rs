@@ -449,6 +449,10 @@ impl StateView for PrivateView {
         })
     }
 
+    fn was_executed(&self, payload: &PayloadHash) -> Result<bool, String> {
+        self.0.was_executed(payload).map_err(|e| e.to_string())
+    }
+
     fn handover(&self, transaction: &B256) -> Result<Option<HandoverHead>, String> {
         self.0.handover(transaction).map_err(|e| e.to_string())
     }
