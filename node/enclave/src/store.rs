@@ -2,11 +2,12 @@
 //! where they lie ([`index`]).
 //!
 //! ```text
-//! put ── append to the last segment ── fdatasync (one for all that wait) ── index ──► acknowledged
+//! put ── append to the last segment ── fdatasync (one for all that wait) ──► acknowledged ── index, many at a time
 //! erase ── append a tombstone ── fdatasync ── index ── overwrite the payload ── fdatasync ──► acknowledged
 //! open ── finish what was to be overwritten ── read the files again from the index's watermark on
 //! ```
-//! The files are the truth; an index that was lost is made anew from them. A crash between any two steps loses nothing that was
+//! The files are the truth; an index that was lost is made anew from them. New payloads are looked for in memory until they are in the
+//! index: a batch of the key-value store costs nearly the same for one as for a hundred. A crash between any two steps loses nothing that was
 //! acknowledged and leaves nothing half done. Calls block on the disk: make them from a thread that may.
 
 mod compact;
@@ -50,11 +51,19 @@ pub struct PayloadStore {
     found_at_open: Vec<DamagedRecord>,
 }
 
+/// Payloads that may be in memory alone, beside their file, and their bytes.
+const UNINDEXED_MAX: usize = 128;
+const UNINDEXED_BYTES_MAX: u64 = 4 << 20;
+
 #[derive(Debug)]
 struct Inner {
     segments: Segments,
-    /// Appended and not in the index yet, oldest first. As long as the number of callers that wait.
+    /// Appended and not durable yet, oldest first. As long as the number of callers that wait.
     pending: Vec<Arc<Pending>>,
+    /// Durable and not in the index yet, oldest first, behind the watermark and before what is pending. New payloads only, each once.
+    unindexed: Vec<Arc<Pending>>,
+    /// The segment that the index's watermark lies in; 0 if there is none.
+    marked_segment: u64,
     next_ticket: u64,
     /// Tickets below this one are done.
     committed: u64,
@@ -63,11 +72,22 @@ struct Inner {
     poison: Option<String>,
 }
 
+/// Why the index does not say everything about a payload yet.
+#[derive(Debug, Clone, Copy)]
+enum NotSettled {
+    /// It is being written: everything is durable after this ticket.
+    Pending(u64),
+    /// It is not in the index.
+    Unindexed,
+}
+
 #[derive(Debug)]
 struct Pending {
     hash: PayloadHash,
     record: Record,
     place: Place,
+    /// A payload of which nothing was here before.
+    new: bool,
 }
 
 impl PayloadStore {
@@ -93,6 +113,8 @@ impl PayloadStore {
             inner: Mutex::new(Inner {
                 segments,
                 pending: Vec::new(),
+                unindexed: Vec::new(),
+                marked_segment: mark.map_or(0, |mark| mark.segment),
                 next_ticket: 1,
                 committed: 1,
                 next_sequence: mark.map_or(1, |mark| mark.next_sequence),
@@ -174,9 +196,9 @@ impl PayloadStore {
         let (mut inner, old) = loop {
             let inner = self.inner.lock();
             inner.check_poison()?;
-            if let Some(ticket) = inner.pending_ticket(&hash) {
+            if let Some(way) = inner.not_settled(&hash) {
                 drop(inner);
-                self.commit_through(ticket)?;
+                self.settle(way)?;
                 continue;
             }
             match self.index.entry(&hash)? {
@@ -223,7 +245,8 @@ impl PayloadStore {
             beside,
             envelope,
         }));
-        Ok((Some(self.append(&mut inner, hash, record)?), put))
+        let new = put == Put::Stored;
+        Ok((Some(self.append(&mut inner, hash, record, new)?), put))
     }
 
     /// What is stored under a hash.
@@ -231,6 +254,11 @@ impl PayloadStore {
     /// # Errors
     /// [`StoreError::Damaged`] if it cannot be read; [`StoreError::Kv`], [`StoreError::Poisoned`].
     pub fn get(&self, hash: &PayloadHash) -> Result<Option<Stored>, StoreError> {
+        if let Some(recent) = self.recent(hash)
+            && let Record::Payload(payload) = &recent.record
+        {
+            return Ok(Some(Stored::from(PayloadRecord::clone(payload))));
+        }
         let mut tried: Option<Live> = None;
         loop {
             let live = match self.index.entry(hash)? {
@@ -245,14 +273,7 @@ impl PayloadStore {
                 (inner.segments.file(segment), inner.segments.path(segment))
             };
             match read_payload(file.as_deref(), &path, hash, &live)? {
-                Ok(payload) => {
-                    return Ok(Some(Stored::Held {
-                        envelope: Box::new(payload.envelope),
-                        stored_at_ms: payload.stored_at_ms,
-                        expires_at_ms: payload.expires_at_ms,
-                        beside: payload.beside,
-                    }));
-                }
+                Ok(payload) => return Ok(Some(Stored::from(payload))),
                 // Erased, merged or moved between the two looks: look again. The same answer twice is damage.
                 Err(reason) if tried == Some(live) => {
                     return Err(damaged(&path, live.place.offset, &reason));
@@ -267,7 +288,14 @@ impl PayloadStore {
     /// # Errors
     /// [`StoreError::Kv`], [`StoreError::Index`].
     pub fn holds(&self, hash: &PayloadHash) -> Result<bool, StoreError> {
-        Ok(matches!(self.index.entry(hash)?, Some(Entry::Live(_))))
+        Ok(self.recent(hash).is_some() || matches!(self.index.entry(hash)?, Some(Entry::Live(_))))
+    }
+
+    /// A payload that is not in the index yet. To be asked before the index is: what leaves here is there.
+    fn recent(&self, hash: &PayloadHash) -> Option<Arc<Pending>> {
+        let inner = self.inner.lock();
+        let recent = inner.unindexed.iter().find(|p| p.hash == *hash);
+        recent.map(Arc::clone)
     }
 
     /// Overwrites a payload and leaves a record of that, durably. Returns that record, the old one if it was erased before, and
@@ -292,9 +320,9 @@ impl PayloadStore {
         let (ticket, erasure) = loop {
             let mut inner = self.inner.lock();
             inner.check_poison()?;
-            if let Some(ticket) = inner.pending_ticket(hash) {
+            if let Some(way) = inner.not_settled(hash) {
                 drop(inner);
-                self.commit_through(ticket)?;
+                self.settle(way)?;
                 continue;
             }
             match self.index.entry(hash)? {
@@ -316,7 +344,7 @@ impl PayloadStore {
                 reason,
                 note: erasure.note.clone(),
             });
-            break (self.append(&mut inner, *hash, record)?, erasure);
+            break (self.append(&mut inner, *hash, record, false)?, erasure);
         };
         self.commit_through(ticket)?;
         Ok(Some(erasure))
@@ -327,6 +355,7 @@ impl PayloadStore {
     /// # Errors
     /// As [`erase`](Self::erase).
     pub fn expire(&self, now_ms: u64, limit: usize) -> Result<Vec<PayloadHash>, StoreError> {
+        self.settle_all()?;
         let due: Result<Vec<_>, _> = self.index.expired(now_ms).take(limit).collect();
         let mut erased = Vec::new();
         for (at_ms, hash) in due? {
@@ -355,6 +384,7 @@ impl PayloadStore {
         };
         let mut listed = Vec::new();
         let limit = checked_limit(query.limit)?;
+        self.settle_all()?;
         for step in self.index.steps(listing, time, sequence) {
             let step = step?;
             // What was left behind by a payload that moved on, or was erased while unreadable, does not count.
@@ -412,6 +442,7 @@ impl PayloadStore {
         inner: &mut Inner,
         hash: PayloadHash,
         record: Record,
+        new: bool,
     ) -> Result<u64, StoreError> {
         match inner.segments.append(&record) {
             Ok(place) => {
@@ -421,6 +452,7 @@ impl PayloadStore {
                     hash,
                     record,
                     place,
+                    new,
                 }));
                 Ok(ticket)
             }
@@ -428,67 +460,109 @@ impl PayloadStore {
         }
     }
 
-    /// Makes everything up to this ticket durable and enters it into the index. One caller does it for all that wait.
+    /// Makes everything up to this ticket durable, and enters it into the index unless that can wait. One caller does it for all
+    /// that wait.
     fn commit_through(&self, ticket: u64) -> Result<(), StoreError> {
-        let leader = self.commit.lock();
-        let (todo, tail, next_sequence, newest_ms) = {
+        let _leader = self.commit.lock();
+        let (todo, tail) = {
             let inner = self.inner.lock();
             if inner.committed > ticket {
                 return Ok(());
             }
             inner.check_poison()?;
-            (
-                inner.pending.clone(),
-                inner.segments.tail(),
-                inner.next_sequence,
-                inner.newest_ms,
-            )
+            (inner.pending.clone(), inner.segments.tail())
         };
         let Some((segment, file, end)) = tail else {
             return Ok(());
         };
-        let done = self.commit(&todo, &file, segment, end, next_sequence, newest_ms);
+        let path = self.inner.lock().segments.path(segment);
+        let synced = file.sync_data().map_err(|e| io("sync", &path, &e));
         let mut inner = self.inner.lock();
-        let noted = done.and_then(|places| {
-            inner.segments.note_synced(segment, end)?;
-            Ok(places)
-        });
-        let places = match noted {
-            Ok(places) => places,
-            Err(e) => return Err(inner.poison_if_fatal(e)),
+        let noted = synced.and_then(|()| inner.segments.note_synced(segment, end));
+        noted.map_err(|e| inner.poison_if_fatal(e))?;
+        let wait = inner.can_wait(&todo, segment);
+        drop(inner);
+        let places = if wait {
+            Vec::new()
+        } else {
+            self.enter_all(&todo, (segment, end))?
         };
+        let mut inner = self.inner.lock();
+        if wait {
+            inner.unindexed.extend(todo.iter().map(Arc::clone));
+        }
         inner.pending.drain(..todo.len());
         inner.committed += todo.len() as u64;
         drop(inner);
         let blanked = self.blank(&places);
-        drop(leader);
         blanked.map_err(|e| self.inner.lock().poison_if_fatal(e))
     }
 
-    fn commit(
+    /// Enters into the index what is not in it yet, and what became durable behind that. The files are in it up to `end` then. By
+    /// the holder of the commit lock. Returns what is to be made blank.
+    fn enter_all(
         &self,
-        todo: &[Arc<Pending>],
-        file: &std::fs::File,
-        segment: u64,
-        end: u64,
-        next_sequence: u64,
-        newest_ms: u64,
+        durable: &[Arc<Pending>],
+        end: (u64, u64),
     ) -> Result<Vec<Place>, StoreError> {
-        let path = self.inner.lock().segments.path(segment);
-        file.sync_data().map_err(|e| io("sync", &path, &e))?;
-        let mut changes = Changes::default();
-        let mut places = Vec::new();
-        for pending in todo {
-            places.extend(self.enter(&mut changes, &pending.record, pending.place)?);
-        }
+        let (unindexed, next_sequence, newest_ms) = {
+            let inner = self.inner.lock();
+            inner.check_poison()?;
+            (
+                inner.unindexed.clone(),
+                inner.next_sequence,
+                inner.newest_ms,
+            )
+        };
+        let (segment, offset) = end;
         let mark = Watermark {
             segment,
-            offset: end,
+            offset,
             next_sequence,
             newest_ms,
         };
-        self.index.write(changes, &mark)?;
+        let mut changes = Changes::default();
+        let mut places = Vec::new();
+        let entered = (|| {
+            for pending in unindexed.iter().chain(durable) {
+                places.extend(self.enter(&mut changes, &pending.record, pending.place)?);
+            }
+            self.index.write(changes, &mark)
+        })();
+        let mut inner = self.inner.lock();
+        entered.map_err(|e| inner.poison_if_fatal(e))?;
+        inner.unindexed.clear();
+        inner.marked_segment = segment;
         Ok(places)
+    }
+
+    /// Enters into the index what is durable and not in it yet.
+    fn settle_durable(&self) -> Result<(), StoreError> {
+        let _leader = self.commit.lock();
+        let last = self.inner.lock().unindexed.last().map(|last| last.place);
+        let Some(last) = last else { return Ok(()) };
+        let places = self.enter_all(&[], (last.segment, last.end()))?;
+        let blanked = self.blank(&places);
+        blanked.map_err(|e| self.inner.lock().poison_if_fatal(e))
+    }
+
+    fn settle(&self, way: NotSettled) -> Result<(), StoreError> {
+        match way {
+            NotSettled::Pending(ticket) => self.commit_through(ticket),
+            NotSettled::Unindexed => self.settle_durable(),
+        }
+    }
+
+    /// Everything that was appended before is durable and in the index.
+    fn settle_all(&self) -> Result<(), StoreError> {
+        let last = {
+            let inner = self.inner.lock();
+            (!inner.pending.is_empty()).then(|| inner.next_ticket.saturating_sub(1))
+        };
+        if let Some(ticket) = last {
+            self.commit_through(ticket)?;
+        }
+        self.settle_durable()
     }
 
     /// Enters a record into changes of the index, and says what is to be made blank because of it. Later sequences win, and a
@@ -578,10 +652,25 @@ impl Inner {
         error
     }
 
-    /// The ticket after which nothing about this payload is pending any more.
-    fn pending_ticket(&self, hash: &PayloadHash) -> Option<u64> {
-        let position = self.pending.iter().rposition(|p| p.hash == *hash)?;
-        Some(self.committed + position as u64)
+    /// What keeps the index from saying everything about a payload.
+    fn not_settled(&self, hash: &PayloadHash) -> Option<NotSettled> {
+        let about = |p: &Arc<Pending>| p.hash == *hash;
+        if let Some(position) = self.pending.iter().rposition(about) {
+            return Some(NotSettled::Pending(self.committed + position as u64));
+        }
+        let unindexed = self.unindexed.iter().any(about);
+        unindexed.then_some(NotSettled::Unindexed)
+    }
+
+    /// True if these records, which are durable now, can do without the index for a while. The first of a segment cannot: that the
+    /// segment is there must be known beside it.
+    fn can_wait(&self, durable: &[Arc<Pending>], segment: u64) -> bool {
+        let both = || self.unindexed.iter().chain(durable);
+        let bytes: u64 = both().map(|p| u64::from(p.place.length)).sum();
+        self.marked_segment == segment
+            && durable.iter().all(|p| p.new)
+            && both().count() < UNINDEXED_MAX
+            && bytes < UNINDEXED_BYTES_MAX
     }
 
     fn take_sequence(&mut self) -> u64 {
@@ -636,6 +725,17 @@ fn read_payload(
         Found::Torn { reason } => Err(reason.to_owned()),
         Found::End => Err("the file ends before it".to_owned()),
     })
+}
+
+impl From<PayloadRecord> for Stored {
+    fn from(payload: PayloadRecord) -> Self {
+        Self::Held {
+            envelope: Box::new(payload.envelope),
+            stored_at_ms: payload.stored_at_ms,
+            expires_at_ms: payload.expires_at_ms,
+            beside: payload.beside,
+        }
+    }
 }
 
 fn check_beside(beside: &Bytes) -> Result<(), StoreError> {

@@ -18,6 +18,7 @@
 //! The index is written before private state is, and may be ahead of it after a crash; [`Index::rewind`] takes that back.
 
 mod codec;
+mod contracts;
 mod extensions;
 
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use quorate_kv::{Batch, Direction, KeyRange, Kv};
 
 use crate::{ContractMetadata, Extension, IndexError, PrivateRecord, RecordOutcome};
 
+use contracts::ContractCache;
 pub(crate) use extensions::{Handover, PAGE_BYTES};
 
 pub(crate) const FORMAT: u8 = 1;
@@ -89,11 +91,15 @@ pub(crate) enum Found {
 #[derive(Debug, Clone)]
 pub(crate) struct Index {
     kv: Arc<dyn Kv>,
+    contracts: Arc<ContractCache>,
 }
 
 impl Index {
     pub(crate) fn new(kv: Arc<dyn Kv>) -> Self {
-        Self { kv }
+        Self {
+            kv,
+            contracts: Arc::default(),
+        }
     }
 
     pub(crate) fn find(&self, chain: &Chain) -> Result<Found, IndexError> {
@@ -187,6 +193,9 @@ impl Index {
             self.kv.write_staged(vec![batch])?;
         } else {
             self.kv.write(batch)?;
+        }
+        if !contracts.is_empty() {
+            self.contracts.written();
         }
         Ok(())
     }
@@ -283,13 +292,17 @@ impl Index {
         &self,
         address: &Address,
     ) -> Result<Option<ContractMetadata>, IndexError> {
+        let since = match self.contracts.get(address) {
+            Ok(contract) => return Ok(Some(contract)),
+            Err(since) => since,
+        };
         let key = contract_key(address);
-        match self.parts(&key)? {
-            None => Ok(None),
-            Some(bytes) => codec::decode_contract(&bytes)
-                .map(Some)
-                .map_err(|reason| damaged(&key, &reason)),
-        }
+        let Some(bytes) = self.parts(&key)? else {
+            return Ok(None);
+        };
+        let contract = codec::decode_contract(&bytes).map_err(|reason| damaged(&key, &reason))?;
+        self.contracts.put(&contract, since);
+        Ok(Some(contract))
     }
 
     /// Contracts by rising address, after the given one.
@@ -360,6 +373,7 @@ impl Index {
         position.cursor = cursor;
         batch.put(KEY_CURSOR, encode_position(&position));
         self.kv.write_staged(vec![batch])?;
+        self.contracts.written();
         Ok(position)
     }
 

@@ -31,6 +31,8 @@ impl PayloadStore {
     pub fn compact(&self) -> Result<u64, StoreError> {
         let numbers = self.inner.lock().segments.numbers();
         let sealed = numbers.split_last().map(|(_, sealed)| sealed);
+        // What lies in these segments must be in the index, which says what is of use.
+        self.settle_all()?;
         let mut freed = 0;
         for number in sealed.unwrap_or_default() {
             freed += self.compact_segment(*number)?;
@@ -88,9 +90,9 @@ impl PayloadStore {
         let ticket = loop {
             let mut inner = self.inner.lock();
             inner.check_poison()?;
-            if let Some(ticket) = inner.pending_ticket(hash) {
+            if let Some(way) = inner.not_settled(hash) {
                 drop(inner);
-                self.commit_through(ticket)?;
+                self.settle(way)?;
                 continue;
             }
             let path = inner.segments.path(place.segment);
@@ -110,7 +112,7 @@ impl PayloadStore {
             if self.hash_if_of_use(place, &record)?.is_none() {
                 return Ok(());
             }
-            break self.append(&mut inner, *hash, record)?;
+            break self.append(&mut inner, *hash, record, false)?;
         };
         self.commit_through(ticket)
     }

@@ -56,6 +56,16 @@ pub(super) struct Changes {
     lists: ListChanges,
 }
 
+impl Changes {
+    /// For records that are read again: those that were moved lie behind later ones.
+    pub(super) fn again() -> Self {
+        Self {
+            lists: ListChanges::apart(),
+            ..Self::default()
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Index {
     kv: Arc<dyn Kv>,

@@ -4,7 +4,8 @@
 //! key    prefix of the list | time | sequence, of the first entry
 //! value  time (8) | sequence (8) | hash (64), of each entry, rising; or one hash alone, as earlier versions wrote it
 //! ```
-//! With a key for each entry, the lists would be most of what storing a payload costs.
+//! With a key for each entry, the lists would be most of what storing a payload costs. Values never overlap: what is shared stands
+//! behind everything that was entered before. What is read again after a crash need not, and is entered apart.
 
 use std::collections::BTreeMap;
 
@@ -34,6 +35,8 @@ impl Step {
 /// Changes of lists that go into one batch.
 #[derive(Debug, Default)]
 pub(super) struct ListChanges {
+    /// Every entry gets a value of its own, and may stand anywhere.
+    apart: bool,
     /// By the list's prefix.
     added: BTreeMap<Vec<u8>, Vec<Step>>,
     /// Values that lose entries, by their keys, as they are then.
@@ -41,7 +44,15 @@ pub(super) struct ListChanges {
 }
 
 impl ListChanges {
-    /// Adds an entry. It must stand behind all that are in the list.
+    /// Changes whose entries need not stand behind all that are in their lists.
+    pub(super) fn apart() -> Self {
+        Self {
+            apart: true,
+            ..Self::default()
+        }
+    }
+
+    /// Adds an entry. It must stand behind all that are in the list, unless it is entered apart.
     pub(super) fn add(&mut self, prefix: Vec<u8>, step: Step) {
         self.added.entry(prefix).or_default().push(step);
     }
@@ -82,8 +93,9 @@ impl ListChanges {
                 batch.delete(key);
             }
         }
+        let together = if self.apart { 1 } else { STEPS_MAX };
         for (prefix, steps) in self.added {
-            for steps in steps.chunks(STEPS_MAX) {
+            for steps in steps.chunks(together) {
                 if let Some(first) = steps.first() {
                     batch.put(place_key(&prefix, first.place()), encode(steps));
                 }
@@ -103,7 +115,6 @@ pub(super) fn steps(
     let before = KeyRange::between(prefix.clone(), start.clone());
     let before = kv.scan(before, Direction::Descending).next();
     let behind = kv.scan(KeyRange::prefix_from(&prefix, start), Direction::Ascending);
-    let mut next = from;
     before
         .into_iter()
         .chain(behind)
@@ -116,15 +127,7 @@ pub(super) fn steps(
                 Err(error) => vec![Err(error)],
             }
         })
-        // After a crash something may be entered a second time.
-        .filter(move |step| match step {
-            Ok(step) if step.place() < next => false,
-            Ok(step) => {
-                next = (step.time_ms, step.sequence.saturating_add(1));
-                true
-            }
-            Err(_) => true,
-        })
+        .filter(move |step| step.as_ref().map_or(true, |step| step.place() >= from))
 }
 
 fn place_key(prefix: &[u8], (time_ms, sequence): (u64, u64)) -> Vec<u8> {
@@ -227,12 +230,21 @@ mod tests {
         for from in 0..125 {
             assert_eq!(listed(&kv, from), (from..125).collect::<Vec<_>>());
         }
-        // Once more, as after a crash.
-        add(&kv, 2..3);
-        add(&kv, 60..63);
-        assert_eq!(listed(&kv, 0), (0..125).collect::<Vec<_>>());
-        let until_end = listed(&kv, 2);
-        assert_eq!(until_end, (2..125).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_is_entered_apart_may_stand_anywhere() {
+        let kv = MemoryKv::new();
+        add(&kv, 0..3);
+        let mut changes = ListChanges::apart();
+        for n in [9, 12, 7, 3, 11] {
+            changes.add(PREFIX.to_vec(), step(n));
+        }
+        write(&kv, changes);
+        add(&kv, 20..22);
+        let all = [0, 1, 2, 3, 7, 9, 11, 12, 20, 21];
+        assert_eq!(listed(&kv, 0), all);
+        assert_eq!(listed(&kv, 8), all[5..]);
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! Reading the files again after a crash, from where the index ends.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::index::{Changes, Watermark};
 use super::record::Record;
 use super::segment::{self, Found, HEADER_BYTES, Place, Segments, damaged, io};
-use super::{DamagedRecord, PayloadStore, StoreError};
+use super::{DamagedRecord, PayloadStore, StoreError, UNINDEXED_MAX};
+use crate::PayloadHash;
 
 impl PayloadStore {
     /// Reads the files from the watermark on and enters what the index lacks.
@@ -47,16 +49,21 @@ impl PayloadStore {
         };
         let Some(file) = file else { return Ok(()) };
         let mut offset = begin;
+        let mut again = Again::new();
         loop {
             // Behind the last sync nothing is promised, and pages reach the disk in any order.
             let cuttable = is_last && offset >= synced;
             match segment::read_at(&file, &path, number, offset)? {
-                Found::End => return Ok(()),
+                Found::End => return self.write_again(again),
                 Found::Record { place, record } => {
-                    self.enter_again(&record, place)?;
+                    if again.must_be_written_before(&record) {
+                        self.write_again(std::mem::replace(&mut again, Again::new()))?;
+                    }
+                    self.enter_again(&mut again, &record, place)?;
                     offset = place.end();
                 }
                 Found::Bad { .. } | Found::Torn { .. } if cuttable => {
+                    self.write_again(again)?;
                     return self.inner.lock().segments.cut(offset);
                 }
                 Found::Bad { place, reason } => {
@@ -73,25 +80,70 @@ impl PayloadStore {
         }
     }
 
-    fn enter_again(&self, record: &Record, place: Place) -> Result<(), StoreError> {
-        let mut changes = Changes::default();
-        self.enter(&mut changes, record, place)?;
+    fn enter_again(
+        &self,
+        again: &mut Again,
+        record: &Record,
+        place: Place,
+    ) -> Result<(), StoreError> {
+        self.enter(&mut again.changes, record, place)?;
         let (sequence, time) = match record {
             Record::Payload(payload) => (payload.sequence, payload.stored_at_ms),
             Record::Tombstone(tombstone) => (tombstone.sequence, tombstone.erased_at_ms),
             Record::Blank => (0, 0),
         };
+        again.entered.extend(hash_of(record));
+        again.end = Some(place);
         let mut inner = self.inner.lock();
         inner.next_sequence = inner.next_sequence.max(sequence.saturating_add(1));
         inner.newest_ms = inner.newest_ms.max(time);
+        Ok(())
+    }
+
+    fn write_again(&self, again: Again) -> Result<(), StoreError> {
+        let Some(end) = again.end else { return Ok(()) };
+        let mut inner = self.inner.lock();
         let mark = Watermark {
-            segment: place.segment,
-            offset: place.end(),
+            segment: end.segment,
+            offset: end.end(),
             next_sequence: inner.next_sequence,
             newest_ms: inner.newest_ms,
         };
+        inner.marked_segment = end.segment;
         drop(inner);
-        self.index.write(changes, &mark)
+        self.index.write(again.changes, &mark)
+    }
+}
+
+/// What was read again and is written into the index at once.
+#[derive(Debug)]
+struct Again {
+    changes: Changes,
+    entered: BTreeSet<PayloadHash>,
+    end: Option<Place>,
+}
+
+impl Again {
+    fn new() -> Self {
+        Self {
+            changes: Changes::again(),
+            entered: BTreeSet::new(),
+            end: None,
+        }
+    }
+
+    /// What is looked up in the index for a record must not lie here. Places that it obsoletes are made blank in the end.
+    fn must_be_written_before(&self, record: &Record) -> bool {
+        let again = hash_of(record).is_some_and(|hash| self.entered.contains(&hash));
+        again || self.entered.len() >= UNINDEXED_MAX
+    }
+}
+
+fn hash_of(record: &Record) -> Option<PayloadHash> {
+    match record {
+        Record::Payload(payload) => Some(payload.hash),
+        Record::Tombstone(tombstone) => Some(tombstone.hash),
+        Record::Blank => None,
     }
 }
 

@@ -252,3 +252,41 @@ fn transactions_of_a_block_share_values_and_keep_their_order() {
     kv.write(batch).unwrap();
     assert!(index.transactions(6, 6).next().unwrap().is_err());
 }
+
+#[test]
+fn metadata_that_was_read_once_is_the_one_that_was_written_last() {
+    let index = Index::new(Arc::new(MemoryKv::new()) as Arc<dyn Kv>);
+    let nothing = Extended::default();
+    let write = |height, contract: &ContractMetadata| {
+        let contracts = std::slice::from_ref(contract);
+        let of = PrivateRecord {
+            affected: vec![contract.address],
+            ..record(u8::try_from(height).unwrap(), height)
+        };
+        index
+            .write_block(&position(height, height), None, &[of], contracts, &nothing)
+            .unwrap();
+    };
+    let (first, second) = (contract(1, 1), contract(2, 3));
+    assert_eq!(index.contract(&first.address), Ok(None));
+    // Read before the write, shown after it.
+    let since = index.contracts.get(&first.address).unwrap_err();
+    write(1, &first);
+    index.contracts.put(&contract(1, 9), since);
+    for _ in 0..2 {
+        assert_eq!(index.contract(&first.address), Ok(Some(first.clone())));
+    }
+    let changed = ContractMetadata {
+        mandatory: BTreeSet::new(),
+        ..first.clone()
+    };
+    write(2, &changed);
+    write(3, &second);
+    for _ in 0..2 {
+        assert_eq!(index.contract(&first.address), Ok(Some(changed.clone())));
+        assert_eq!(index.contract(&second.address), Ok(Some(second.clone())));
+    }
+    index.rewind(2, 0).unwrap();
+    assert_eq!(index.contract(&second.address), Ok(None));
+    assert_eq!(index.contract(&first.address), Ok(Some(changed)));
+}
