@@ -277,7 +277,7 @@ fn metadata_that_was_read_once_is_the_one_that_was_written_last() {
         assert_eq!(index.contract(&first.address), Ok(Some(first.clone())));
     }
     let changed = ContractMetadata {
-        mandatory: BTreeSet::new(),
+        creator: PublicKey::from_bytes([9; 32]),
         ..first.clone()
     };
     write(2, &changed);
