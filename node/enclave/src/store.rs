@@ -525,7 +525,15 @@ impl PayloadStore {
         let mut places = Vec::new();
         let entered = (|| {
             for pending in unindexed.iter().chain(durable) {
-                places.extend(self.enter(&mut changes, &pending.record, pending.place)?);
+                let Pending { record, place, .. } = &**pending;
+                match record {
+                    // Looked for when it was appended, and nothing else about it went in between.
+                    Record::Payload(payload) if pending.new => {
+                        self.index
+                            .put_payload(&mut changes, payload, *place, None)?;
+                    }
+                    _ => places.extend(self.enter(&mut changes, record, *place)?),
+                }
             }
             self.index.write(changes, &mark)
         })();

@@ -20,6 +20,8 @@ pub(crate) struct OpenedPayload {
     pub(crate) as_recipient: PublicKey,
     pub(crate) sender: PublicKey,
     pub(crate) terms: SignedTerms,
+    /// Whom our copy has boxes for.
+    pub(crate) recipients: Vec<PublicKey>,
 }
 
 /// Opened payloads up to a number of bytes; the one that was not used for longest goes first.
@@ -135,8 +137,8 @@ impl State {
 }
 
 fn size_of_entry(payload: &OpenedPayload) -> usize {
-    let parties = payload.terms.terms.parties.len() * 64;
-    payload.content.data().map_or(0, |data| data.len()) + parties + ENTRY_BYTES
+    let keys = payload.terms.terms.parties.len() * 64 + payload.recipients.len() * 32;
+    payload.content.data().map_or(0, |data| data.len()) + keys + ENTRY_BYTES
 }
 
 #[cfg(test)]
@@ -175,6 +177,7 @@ mod tests {
                 terms,
                 signature: [0; 65],
             },
+            recipients: Vec::new(),
         })
     }
 

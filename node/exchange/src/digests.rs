@@ -5,10 +5,11 @@
 //! not, the comparison is missing. It is a watch, not a condition of anything.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use alloy_primitives::B256;
 use parking_lot::Mutex;
-use quorate_enclave::{NodeKey, Stored};
+use quorate_enclave::{NodeKey, PublicKey, Stored};
 use quorate_privacy::Executed;
 
 use crate::clock::now_ms;
@@ -19,6 +20,8 @@ use crate::{Alarm, Exchange, ExchangeError, ExecutedDigest, MemberKeys, RecordEr
 const WAITING_MAX: usize = 20_000;
 /// Most digests of others that wait until we executed the transaction too; of more, the oldest are dropped and counted.
 const EARLY_MAX: usize = 20_000;
+/// Results of our own that are compared without a look at private state.
+const FOUND_MAX: usize = 4_096;
 
 /// Digests on their way.
 #[derive(Debug, Default)]
@@ -34,6 +37,9 @@ struct State {
     early: VecDeque<(NodeKey, DigestItem)>,
     /// Reports of the executor that nobody has looked at.
     reported: VecDeque<Executed>,
+    /// What came of the last transactions, and these in the order in which they were executed.
+    found: BTreeMap<B256, ExecutedDigest>,
+    last: VecDeque<B256>,
 }
 
 impl Digests {
@@ -91,6 +97,23 @@ impl Digests {
         let taken: VecDeque<(NodeKey, DigestItem)> = taken;
         state.early = left;
         taken.into()
+    }
+
+    /// Remembers what came of a transaction: others tell their results a moment later.
+    fn remember(&self, transaction: B256, found: ExecutedDigest) {
+        let mut state = self.state.lock();
+        if state.found.insert(transaction, found).is_none() {
+            state.last.push_back(transaction);
+        }
+        if state.last.len() > FOUND_MAX
+            && let Some(oldest) = state.last.pop_front()
+        {
+            state.found.remove(&oldest);
+        }
+    }
+
+    fn found(&self, transaction: &B256) -> Option<ExecutedDigest> {
+        self.state.lock().found.get(transaction).copied()
     }
 
     fn has_more(&self) -> bool {
@@ -153,6 +176,7 @@ impl Exchange {
                 height: report.height,
                 digest: report.digest,
             };
+            self.inner.digests.remember(report.transaction, found);
             for (node, item) in early
                 .iter()
                 .filter(|(_, item)| item.transaction == report.transaction)
@@ -224,7 +248,8 @@ impl Exchange {
             }
         };
         for item in shared {
-            match view.executed(&item.transaction) {
+            let found = self.inner.digests.found(&item.transaction);
+            match found.or_else(|| view.executed(&item.transaction)) {
                 None => self.inner.digests.keep_early(member.node, item),
                 Some(found) if differs(&item, &found) => {
                     if let Err(e) = self.alarm(member.node, &item, found.digest).await {
@@ -244,12 +269,31 @@ impl Exchange {
         member: &MemberKeys,
         items: Vec<DigestItem>,
     ) -> Result<Vec<DigestItem>, ExchangeError> {
-        let (this, member) = (self.clone(), member.clone());
-        self.blocking(move |inner| {
-            let members = this.members();
+        let members = self.members();
+        let theirs = |key: &PublicKey| self.belongs(&members, member, key);
+        let mut shared = Vec::with_capacity(items.len());
+        let mut on_disk = Vec::new();
+        for item in items {
+            let Some(opened) = self.inner.cache.get(&item.payload) else {
+                on_disk.push(item);
+                continue;
+            };
+            // What is on the disk may have gained recipients since.
+            let sent = opened.terms.terms.sender_node == member.node;
+            if sent || opened.recipients.iter().any(theirs) {
+                shared.push(item);
+            } else {
+                on_disk.push(item);
+            }
+        }
+        if on_disk.is_empty() {
+            return Ok(shared);
+        }
+        let (this, member, members) = (self.clone(), member.clone(), Arc::clone(&members));
+        let further = self.blocking(move |inner| {
             let theirs = |key| this.belongs(&members, &member, &key);
-            let mut shared = Vec::with_capacity(items.len());
-            for item in items {
+            let mut shared = Vec::with_capacity(on_disk.len());
+            for item in on_disk {
                 let Some(Stored::Held { envelope, .. }) = inner.store.get(&item.payload)? else {
                     continue;
                 };
@@ -259,8 +303,9 @@ impl Exchange {
                 }
             }
             Ok(shared)
-        })
-        .await
+        });
+        shared.extend(further.await?);
+        Ok(shared)
     }
 
     async fn alarm(
@@ -327,5 +372,34 @@ fn own_item(theirs: &DigestItem, found: &ExecutedDigest) -> DigestItem {
         height: found.height,
         digest: found.digest,
         ..*theirs
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_last_results_are_remembered_and_the_oldest_go() {
+        let digests = Digests::default();
+        let transaction = |n: usize| B256::from(alloy_primitives::U256::from(n));
+        let found = |height| ExecutedDigest {
+            height,
+            digest: B256::ZERO,
+        };
+        for n in 0..FOUND_MAX {
+            digests.remember(transaction(n), found(1));
+        }
+        // Executed again, after a crash.
+        digests.remember(transaction(0), found(2));
+        assert_eq!(digests.found(&transaction(0)), Some(found(2)));
+        digests.remember(transaction(FOUND_MAX), found(3));
+        assert_eq!(digests.found(&transaction(0)), None);
+        assert_eq!(digests.found(&transaction(1)), Some(found(1)));
+        let state = digests.state.lock();
+        assert_eq!(
+            (state.found.len(), state.last.len()),
+            (FOUND_MAX, FOUND_MAX)
+        );
     }
 }

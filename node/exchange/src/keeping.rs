@@ -59,6 +59,7 @@ impl Exchange {
         clear: InTheClear,
     ) -> Result<bool, ExchangeError> {
         let (hash, terms) = (package.hash, package.terms);
+        let recipients = package.envelope.recipients().collect();
         let payload = ToKeep {
             expires_at_ms: self.expires_at_ms(&terms)?,
             envelope: package.envelope,
@@ -73,6 +74,7 @@ impl Exchange {
             as_recipient: clear.as_recipient,
             sender: clear.sender,
             terms,
+            recipients,
         };
         self.inner.cache.put(hash, Arc::new(payload), since);
         if self.inner.wanted.found(&hash) {

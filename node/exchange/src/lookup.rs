@@ -112,6 +112,7 @@ impl Exchange {
                     as_recipient: clear.as_recipient,
                     sender: clear.sender,
                     terms,
+                    recipients: envelope.recipients().collect(),
                 });
                 self.inner.cache.put(hash, Arc::clone(&opened), since);
                 Held::Opened(opened)

@@ -14,6 +14,9 @@ pub const NODES: usize = 4;
 pub const PARTIES: [usize; 2] = [0, 1];
 /// The member that leads: no party, so that the parties do the same work and stopping one of them measures no election.
 const LEADER: usize = 2;
+/// The index of transactions is written with the state, by default every 256 blocks: that would be another phase's time as often as
+/// not. So often, each phase pays for its own blocks.
+const FLUSH_BLOCKS: &str = "state.flush_blocks=16";
 /// Gas limit of a call. In Quorum's form the public transaction has it too.
 const CALL_GAS: &str = "0xea60";
 const DEPLOY_GAS: &str = "0xf4240";
@@ -81,7 +84,7 @@ impl World {
         choose_suite(&c, suite);
         let form = format!("privacy.public_form={form}");
         for i in 0..NODES {
-            c.add_arguments(i, &["--set", &form]);
+            c.add_arguments(i, &["--set", &form, "--set", FLUSH_BLOCKS]);
             c.start(i);
         }
         c.wait_ready();
