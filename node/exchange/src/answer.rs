@@ -82,7 +82,7 @@ impl Exchange {
         // Signatures take their time; not on a thread that serves many.
         let read = self.blocking(move |inner| {
             let read = |item: Delivered| {
-                Package::read(&inner.identity, &item.envelope, &item.terms)
+                Package::read(&inner.identity, &inner.signers, &item.envelope, &item.terms)
                     .map_err(|e| Taken::refused(e.code, e.text))
             };
             Ok(items.into_iter().map(read).collect::<Vec<_>>())

@@ -176,6 +176,7 @@ mod tests {
             terms: SignedTerms {
                 terms,
                 signature: [0; 65],
+                path: Vec::new(),
             },
             recipients: Vec::new(),
         })

@@ -11,7 +11,7 @@ use quorate_enclave::{
     Context, DeliveryState, Envelope, NodeKey, PayloadHash, PrivacyFlag, PublicKey, SealRequest,
     Sealed, Stored, TagRequest,
 };
-use quorate_privacy::{Content, Terms};
+use quorate_privacy::{Content, SignedTerms, Terms};
 use rand::Rng as _;
 use rand::seq::SliceRandom as _;
 use tokio::time::Instant;
@@ -293,13 +293,16 @@ impl Exchange {
         };
         terms.check()?;
         let chain_id = self.inner.identity.chain_id;
-        let signed = terms.sign(chain_id, &envelope.signing_digest(), |digest| {
-            self.inner.peers.sign(digest)
-        });
+        let digest = terms.signing_digest(chain_id, &envelope.signing_digest());
+        let signed = self.signed(digest).await?;
         let package = Package {
             hash,
             envelope,
-            terms: signed.map_err(|reason| ExchangeError::Signature { reason })?,
+            terms: SignedTerms {
+                terms,
+                signature: signed.signature,
+                path: signed.path,
+            },
         };
         let tags = if how.tags {
             self.tags(hash, sender, &parties).await?

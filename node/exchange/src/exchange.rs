@@ -21,6 +21,7 @@ use crate::digests::Digests;
 use crate::keeper::Keeper;
 use crate::records::Records;
 use crate::reservations::Reservations;
+use crate::signing::{Signers, Signing};
 use crate::wanted::Wanted;
 use crate::wire::{Answer, Request};
 use crate::{
@@ -62,6 +63,8 @@ pub(crate) struct Inner {
     pub(crate) couriers: Couriers,
     pub(crate) keeper: Keeper,
     pub(crate) acknowledged: Acknowledged,
+    pub(crate) signing: Signing,
+    pub(crate) signers: Signers,
     /// The member table as it was when its keys were last remembered.
     members_seen: Mutex<Option<Arc<Vec<MemberKeys>>>>,
     /// Keys of our enclave as it last told them.
@@ -154,6 +157,8 @@ impl Exchange {
             couriers: Couriers::default(),
             keeper: Keeper::default(),
             acknowledged: Acknowledged::default(),
+            signing: Signing::default(),
+            signers: Signers::default(),
             answering: Semaphore::new(config.answers_max),
             distributing: Semaphore::new(config.distributions_max),
             enclave,

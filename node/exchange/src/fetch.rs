@@ -149,11 +149,12 @@ impl Exchange {
             tracing::warn!(raft_id = member.raft_id, payload = %item.hash, reason, "a payload that was handed out cannot be used");
             Fetched::Unusable
         };
-        let package = match Package::read(&self.inner.identity, &envelope, &terms) {
-            Ok(package) if package.hash == item.hash => package,
-            Ok(_) => return Ok(unusable("it has another hash")),
-            Err(e) => return Ok(unusable(&e.text)),
-        };
+        let package =
+            match Package::read(&self.inner.identity, &self.inner.signers, &envelope, &terms) {
+                Ok(package) if package.hash == item.hash => package,
+                Ok(_) => return Ok(unusable("it has another hash")),
+                Err(e) => return Ok(unusable(&e.text)),
+            };
         // Whoever hands it out, the node that signed it must be the one that its sender's key belongs to.
         let signer = self.node_of_key(&package.envelope.sender());
         if signer != Some(package.sender_node()) {

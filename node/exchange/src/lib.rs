@@ -10,8 +10,8 @@
 //! Exchange::distribute                                       Exchange::answer (the recipient)
 //!   recipients: keys ─► members, X-Wing keys                   believed? signatures, sender's key by the table
 //!   enclave: seal, tags                                        enclave: open; NotForUs is a refusal
-//!   sign envelope, sign terms                                  flag 3: reserve contracts, compare base digests ─► Conflict
-//!   keep ║ hand over to each node ── over Peers::ask ────────► keep: terms ║ envelope, both synced ─► Stored
+//!   sign terms, and with them the envelope                     flag 3: reserve contracts, compare base digests ─► Conflict
+//!   keep ║ hand over to each node ── over Peers::ask ────────► keep: the envelope with its terms ─► Stored
 //!   enough acknowledged? ─► outbox: who has not yet            tell the executor (OnStored)
 //!   ◄─ hash, tags: the public transaction may be sent
 //!
@@ -85,6 +85,7 @@ mod records;
 mod reservations;
 mod resync;
 mod run;
+mod signing;
 mod view;
 mod wanted;
 mod wire;

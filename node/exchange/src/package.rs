@@ -5,6 +5,7 @@ use quorate_enclave::{Envelope, NodeKey, PayloadHash, PrivacyFlag};
 use quorate_privacy::SignedTerms;
 
 use crate::ExchangeIdentity;
+use crate::signing::Signers;
 use crate::wire::RefusalCode;
 
 /// An envelope and terms that belong together and that the node which they name signed.
@@ -27,6 +28,7 @@ impl Package {
     /// not contradict each other, and are signed by that node.
     pub(crate) fn read(
         identity: &ExchangeIdentity,
+        signers: &Signers,
         envelope: &Bytes,
         terms: &Bytes,
     ) -> Result<Self, NotBelieved> {
@@ -42,7 +44,7 @@ impl Package {
             envelope,
             terms,
         };
-        package.check(identity)?;
+        package.check(identity, signers)?;
         Ok(package)
     }
 
@@ -51,7 +53,7 @@ impl Package {
         self.terms.terms.sender_node
     }
 
-    fn check(&self, identity: &ExchangeIdentity) -> Result<(), NotBelieved> {
+    fn check(&self, identity: &ExchangeIdentity, signers: &Signers) -> Result<(), NotBelieved> {
         let refuse = |text: String| NotBelieved {
             code: RefusalCode::NotAuthentic,
             text,
@@ -106,7 +108,8 @@ impl Package {
             signed.map_err(|e| refuse(e.to_string()))?;
         }
         let envelope = envelope.signing_digest();
-        let signed = self.terms.verify(identity.chain_id, &envelope);
+        let signer = |signature: &[u8; 65], digest| signers.of(signature, digest);
+        let signed = self.terms.verify_by(identity.chain_id, &envelope, signer);
         signed.map_err(|e| refuse(e.to_string()))
     }
 }

@@ -91,6 +91,6 @@ pub use record::{ContractMetadata, PrivateRecord, RecordOutcome};
 pub use simulate::{Simulation, SimulationRefusal, simulate};
 pub use status::{PrivateReadError, PrivateStatus, Waiting};
 pub use terms::{
-    Acknowledgements, SignedTerms, TERMS_BYTES_MAX, TERMS_CONTRACTS_MAX, TERMS_PARTIES_MAX, Terms,
-    TermsError,
+    Acknowledgements, SignedTerms, TERMS_BYTES_MAX, TERMS_CONTRACTS_MAX, TERMS_PARTIES_MAX,
+    TERMS_TOGETHER_MAX, Terms, TermsError, signer, together,
 };

@@ -4,11 +4,14 @@
 //! [1, hash, flag, [group], sender key, [from], [party …], [mandatory party …],
 //!  [[contract, creation hash] …], [execution root], [[contract, digest] …], sender node,
 //!  [kind, k, [node …]]]
-//! signed = [terms as above, signature (65)]
+//! signed = [terms as above, signature (65)], or [terms as above, signature (65), [path's digest …]] if others were signed with them
 //! digest = keccak256( "quorate private terms 1" | chain id, u64 big-endian | signing digest of the envelope (32) | the encoding )
 //! ```
-//! With that one signature the sending node stands for the envelope as well: whoever has both can prove who sent what.
+//! With that one signature the sending node stands for the envelope as well: whoever has both can prove who sent what. What is signed
+//! is the digest, or what its [path](together) leads to.
 //! Exactly one byte string encodes terms.
+
+mod together;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,6 +20,9 @@ use alloy_rlp::{Decodable, RlpDecodable, RlpEncodable};
 use quorate_enclave::{GroupId, NodeKey, PayloadHash, PrivacyFlag, PublicKey};
 use secp256k1::ecdsa::{RecoverableSignature, RecoveryId};
 use secp256k1::{Message, SECP256K1};
+
+use together::{PATH_MAX, follow};
+pub use together::{TERMS_TOGETHER_MAX, together};
 
 const VERSION: u8 = 1;
 const DIGEST_DOMAIN: &[u8] = b"quorate private terms 1";
@@ -83,6 +89,8 @@ pub struct SignedTerms {
     pub terms: Terms,
     /// r (32 bytes), s (32, in the lower half), recovery id (1).
     pub signature: [u8; 65],
+    /// From the digest of the terms to what was signed; empty if they were signed alone.
+    pub path: Vec<B256>,
 }
 
 /// Terms that are refused.
@@ -171,9 +179,11 @@ struct AcknowledgementsWire {
 }
 
 #[derive(RlpEncodable, RlpDecodable)]
+#[rlp(trailing)]
 struct SignedWire {
     terms: TermsWire,
     signature: FixedBytes<65>,
+    path: Option<Vec<B256>>,
 }
 
 impl Terms {
@@ -284,7 +294,7 @@ impl Terms {
         hasher.finalize()
     }
 
-    /// Has the sending node sign: `sign` gets the digest and returns r, s and recovery id.
+    /// Has the sending node sign these alone: `sign` gets the digest and returns r, s and recovery id.
     ///
     /// # Errors
     /// What `sign` returned.
@@ -298,6 +308,7 @@ impl Terms {
         Ok(SignedTerms {
             terms: self,
             signature,
+            path: Vec::new(),
         })
     }
 }
@@ -308,6 +319,7 @@ impl SignedTerms {
         alloy_rlp::encode(SignedWire {
             terms: TermsWire::from(&self.terms),
             signature: FixedBytes(self.signature),
+            path: Some(self.path.clone()).filter(|path| !path.is_empty()),
         })
     }
 
@@ -319,8 +331,16 @@ impl SignedTerms {
         let wire = decoded::<SignedWire>(bytes)?;
         let signed = Self {
             signature: wire.signature.0,
+            path: wire.path.unwrap_or_default(),
             terms: Terms::try_from(wire.terms)?,
         };
+        if signed.path.len() > PATH_MAX {
+            return Err(TermsError::OutOfRange {
+                field: "length of the path",
+                got: u64::try_from(signed.path.len()).unwrap_or(u64::MAX),
+                allowed: "at most 4",
+            });
+        }
         if signed.encode() != bytes {
             return Err(TermsError::NotCanonical);
         }
@@ -332,11 +352,22 @@ impl SignedTerms {
     /// # Errors
     /// [`TermsError::Signature`] or [`TermsError::OtherSigner`].
     pub fn verify(&self, chain_id: u64, envelope: &B256) -> Result<(), TermsError> {
-        let found = signer(
-            &self.signature,
-            self.terms.signing_digest(chain_id, envelope),
-        )
-        .ok_or(TermsError::Signature)?;
+        self.verify_by(chain_id, envelope, signer)
+    }
+
+    /// As [`verify`](Self::verify), for who remembers whose signatures he has seen: `signer` says as [`signer`] does whose signature
+    /// over a digest it is.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn verify_by(
+        &self,
+        chain_id: u64,
+        envelope: &B256,
+        signer: impl FnOnce(&[u8; 65], B256) -> Option<NodeKey>,
+    ) -> Result<(), TermsError> {
+        let digest = follow(self.terms.signing_digest(chain_id, envelope), &self.path);
+        let found = signer(&self.signature, digest).ok_or(TermsError::Signature)?;
         let expected = self.terms.sender_node;
         if found != expected {
             return Err(TermsError::OtherSigner { expected, found });
@@ -346,7 +377,7 @@ impl SignedTerms {
 }
 
 /// Whose signature over `digest` this is; `None` if it is none, or one with the upper of two possible s.
-pub(crate) fn signer(signature: &[u8; 65], digest: B256) -> Option<NodeKey> {
+pub fn signer(signature: &[u8; 65], digest: B256) -> Option<NodeKey> {
     let [compact @ .., id] = signature;
     let id = RecoveryId::try_from(i32::from(*id)).ok()?;
     let signature = RecoverableSignature::from_compact(compact, id).ok()?;

@@ -50,6 +50,7 @@ fn terms(n: u8, parties: u8) -> SignedTerms {
             acknowledgements: Acknowledgements::All,
         },
         signature: [7; 65],
+        path: Vec::new(),
     }
 }
 

@@ -46,6 +46,36 @@ async fn parties_get_the_payload_and_others_are_certain_that_it_is_not_for_them(
 }
 
 #[tokio::test]
+async fn payloads_that_are_sent_at_once_share_signatures_and_each_is_believed_alone() {
+    let mut network = Network::of_four();
+    let at = network.at(1);
+    let how = Distribution::to([network.key(2), network.key(3)]);
+    let all = (0..30).map(|n| at.distribute(content(&format!("payload {n}")), how.clone()));
+    let sent: Vec<_> = futures::future::join_all(all)
+        .await
+        .into_iter()
+        .map(Result::unwrap)
+        .collect();
+    let signatures = network.shared.signatures.load(Ordering::Relaxed);
+    assert!(signatures < 15, "{signatures} signatures for 30 payloads");
+    // Each comes back alone, with what the sender signed about all of them.
+    network.lose_disk(2).await;
+    for sent in &sent {
+        let lookup = network.lookup(2, &reference(sent)).await;
+        assert!(is_unknown(&lookup), "{lookup:?}");
+    }
+    network.run(2);
+    for (n, sent) in sent.iter().enumerate() {
+        wait_until("the payload is back", || async {
+            !is_unknown(&network.lookup(2, &reference(sent)).await)
+        })
+        .await;
+        let payload = party(network.lookup(2, &reference(sent)).await);
+        assert_eq!(payload.content, content(&format!("payload {n}")));
+    }
+}
+
+#[tokio::test]
 async fn after_a_restart_everything_that_was_acknowledged_is_there() {
     let mut network = Network::of_four();
     let how = Distribution::to([network.key(2)]);

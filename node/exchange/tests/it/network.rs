@@ -189,6 +189,8 @@ pub struct Shared {
     fault: Mutex<Option<Fault>>,
     /// Every request that was made: from, to, body.
     pub requests: Mutex<Vec<(u64, u64, Bytes)>>,
+    /// Signatures that were made.
+    pub signatures: AtomicUsize,
 }
 
 #[derive(Clone)]
@@ -249,6 +251,7 @@ impl Peers for FakePeers {
     }
 
     fn sign(&self, digest: B256) -> Result<[u8; 65], String> {
+        self.shared.signatures.fetch_add(1, Ordering::Relaxed);
         Ok(sign(&self.secret, digest))
     }
 }

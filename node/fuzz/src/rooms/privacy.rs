@@ -109,6 +109,7 @@ fn terms_seeds() -> Vec<Vec<u8>> {
     let signed = SignedTerms {
         terms: validated.clone(),
         signature: [5; 65],
+        path: Vec::new(),
     };
     vec![standard.encode(), validated.encode(), signed.encode()]
 }

@@ -298,3 +298,78 @@ fn the_largest_terms_fit_the_limit() {
     let signed = terms.sign(10, &ENVELOPE, signature).unwrap();
     assert_eq!(SignedTerms::decode(&signed.encode()), Ok(signed));
 }
+
+#[test]
+fn terms_that_were_signed_together_verify_one_by_one() {
+    let many: Vec<_> = (0..5u8)
+        .map(|n| Terms {
+            hash: PayloadHash::from_bytes([n; 64]),
+            ..standard()
+        })
+        .collect();
+    let digests: Vec<_> = many
+        .iter()
+        .map(|t| t.signing_digest(10, &ENVELOPE))
+        .collect();
+    let (root, paths) = together(&digests).unwrap();
+    let signature = signature(root).unwrap();
+    for (terms, path) in many.iter().zip(&paths) {
+        let signed = SignedTerms {
+            terms: terms.clone(),
+            signature,
+            path: path.clone(),
+        };
+        let signed = SignedTerms::decode(&signed.encode()).unwrap();
+        assert_eq!(signed.verify(10, &ENVELOPE), Ok(()));
+        assert!(signed.verify(11, &ENVELOPE).is_err());
+        // Terms that were not among them, and a way that is not theirs.
+        let others = SignedTerms {
+            terms: Terms {
+                hash: PayloadHash::from_bytes([9; 64]),
+                ..standard()
+            },
+            ..signed.clone()
+        };
+        assert!(others.verify(10, &ENVELOPE).is_err());
+        let alone = SignedTerms {
+            path: Vec::new(),
+            ..signed
+        };
+        assert!(alone.verify(10, &ENVELOPE).is_err());
+    }
+}
+
+#[test]
+fn a_path_is_written_in_one_way_and_has_a_limit() {
+    let signed = standard().sign(10, &ENVELOPE, signature).unwrap();
+    let with = |path| {
+        SignedTerms {
+            path,
+            ..signed.clone()
+        }
+        .encode()
+    };
+    let none = signed.encode();
+    assert_eq!(SignedTerms::decode(&none), Ok(signed.clone()));
+    let longest = SignedTerms::decode(&with(vec![B256::ZERO; 4])).unwrap();
+    assert_eq!(longest.path.len(), 4);
+    assert!(matches!(
+        SignedTerms::decode(&with(vec![B256::ZERO; 5])),
+        Err(TermsError::OutOfRange {
+            field: "length of the path",
+            got: 5,
+            ..
+        })
+    ));
+    // An empty path is left out: the same list with one more byte, an empty list.
+    let header = alloy_rlp::Header::decode(&mut none.as_slice()).unwrap();
+    let mut longer = Vec::new();
+    alloy_rlp::Header {
+        list: true,
+        payload_length: header.payload_length + 1,
+    }
+    .encode(&mut longer);
+    longer.extend_from_slice(&none[none.len() - header.payload_length..]);
+    longer.push(0xc0);
+    assert_eq!(SignedTerms::decode(&longer), Err(TermsError::NotCanonical));
+}
