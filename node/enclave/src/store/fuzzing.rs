@@ -1,8 +1,10 @@
 //! See the crate's `fuzzing.rs`.
 
+use bytes::Bytes;
+
 use super::{
     ErasureReason,
-    record::{Record, TombstoneRecord},
+    record::{PayloadRecord, Record, TombstoneRecord},
 };
 use crate::{Envelope, PayloadHash};
 
@@ -31,11 +33,17 @@ pub fn record_seeds(envelope: &Envelope) -> Vec<Vec<u8>> {
         reason: ErasureReason::Requested,
         note: "asked for".into(),
     });
-    let mut payload = vec![1];
-    payload.extend_from_slice(hash.as_bytes());
-    for number in [1_u64, 1_700_000_000_000, 0] {
-        payload.extend_from_slice(&number.to_le_bytes());
-    }
-    payload.extend_from_slice(&envelope.encode());
-    vec![payload, tombstone.encode(), vec![3, 0, 0]]
+    let payload = |beside| {
+        Record::Payload(Box::new(PayloadRecord {
+            hash,
+            sequence: 1,
+            stored_at_ms: 1_700_000_000_000,
+            expires_at_ms: None,
+            beside,
+            envelope: envelope.clone(),
+        }))
+        .encode()
+    };
+    let with_terms = payload(Some(Bytes::from_static(b"terms")));
+    vec![payload(None), with_terms, tombstone.encode(), vec![3, 0, 0]]
 }

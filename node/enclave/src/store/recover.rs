@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use super::commit::UNINDEXED_MAX;
 use super::index::{Changes, Watermark};
 use super::record::Record;
 use super::segment::{self, Found, HEADER_BYTES, Place, Segments, damaged, io};
-use super::{DamagedRecord, PayloadStore, StoreError, UNINDEXED_MAX};
+use super::{DamagedRecord, PayloadStore, StoreError};
 use crate::PayloadHash;
 
 impl PayloadStore {

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use quorate_kv::MemoryKv;
 use tempfile::TempDir;
 
+use super::commit::UNINDEXED_MAX;
+use super::index::Changes;
 use super::*;
 use crate::fixtures::{announcement, enclave, name, sealed};
 use crate::{LocalEnclave, PublicKey, Sealed, Suite};

@@ -111,7 +111,16 @@ fn terms_seeds() -> Vec<Vec<u8>> {
         signature: [5; 65],
         path: Vec::new(),
     };
-    vec![standard.encode(), validated.encode(), signed.encode()]
+    let together = SignedTerms {
+        path: vec![B256::repeat_byte(3), B256::repeat_byte(4)],
+        ..signed.clone()
+    };
+    vec![
+        standard.encode(),
+        validated.encode(),
+        signed.encode(),
+        together.encode(),
+    ]
 }
 
 /// The state of a contract that another party hands over.
