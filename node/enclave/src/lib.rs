@@ -88,8 +88,8 @@ pub use random::RandomFailed;
 pub use remote::{ClientTls, Endpoint, EndpointError, RemoteConfig, RemoteEnclave};
 pub use server::{EnclaveServer, Listen, ServerConfig, ServerError, ServerTls};
 pub use store::{
-    BESIDE_BYTES_MAX, Cursor, DamagedRecord, Erasure, ErasureReason, LIST_LIMIT_MAX, ListQuery,
-    Listed, NOTE_BYTES_MAX, PayloadStore, Put, StoreConfig, StoreError, Stored, ToStore,
+    BESIDE_BYTES_MAX, Beside, Cursor, DamagedRecord, Erasure, ErasureReason, LIST_LIMIT_MAX,
+    ListQuery, Listed, NOTE_BYTES_MAX, PayloadStore, Put, StoreConfig, StoreError, Stored, ToStore,
 };
 pub use suite::Suite;
 pub use tag::{RecogniseRequest, Recognised, SENDERS_MAX, TAG_BYTES, TagRequest};

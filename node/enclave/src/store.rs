@@ -29,8 +29,8 @@ use parking_lot::Mutex;
 use quorate_kv::Kv;
 
 pub use types::{
-    BESIDE_BYTES_MAX, Cursor, DamagedRecord, Erasure, ErasureReason, LIST_LIMIT_MAX, ListQuery,
-    Listed, NOTE_BYTES_MAX, Put, StoreConfig, StoreError, Stored, ToStore,
+    BESIDE_BYTES_MAX, Beside, Cursor, DamagedRecord, Erasure, ErasureReason, LIST_LIMIT_MAX,
+    ListQuery, Listed, NOTE_BYTES_MAX, Put, StoreConfig, StoreError, Stored, ToStore,
 };
 
 use crate::{Envelope, PayloadHash};
@@ -39,8 +39,8 @@ use record::{PayloadRecord, Record, TombstoneRecord};
 use recover::check_watermark;
 use segment::{Found, Place, Segments, damaged};
 
-/// Whether something may lie beside a payload that is here without it.
-type MayReplace<'a> = dyn Fn(&PayloadHash, &Bytes) -> bool + 'a;
+/// Chooses between what lies beside a payload and what is given.
+type Choose<'a> = dyn Fn(&PayloadHash, Option<&Bytes>, &Bytes) -> Beside + 'a;
 
 /// A store of envelopes. See the module.
 #[derive(Debug)]
@@ -142,22 +142,22 @@ impl PayloadStore {
             expires_at_ms,
             beside: None,
         };
-        let (ticket, put) = self.append_envelope(item, now_ms, &|_, _| true)?;
+        let (ticket, put) = self.append_envelope(item, now_ms, &|_, _, _| Beside::New)?;
         if let Some(ticket) = ticket {
             self.commit_through(ticket)?;
         }
         Ok(put)
     }
 
-    /// As [`put`](Self::put), for several: one wait for the disk for all of them. `may_replace` is asked about a payload that is here
-    /// and beside which this does not lie yet: whether it may from now on. What came of each, in their order.
+    /// As [`put`](Self::put), for several: one wait for the disk for all of them. Of a payload that is here with something else
+    /// beside it, or nothing, `choose` says what it is to be. What came of each, in their order.
     pub fn put_all(
         &self,
         items: Vec<ToStore>,
         now_ms: u64,
-        may_replace: &MayReplace<'_>,
+        choose: &Choose<'_>,
     ) -> Vec<Result<Put, StoreError>> {
-        let append = |item| self.append_envelope(item, now_ms, may_replace);
+        let append = |item| self.append_envelope(item, now_ms, choose);
         let appended: Vec<_> = items.into_iter().map(append).collect();
         let tickets = appended.iter().flatten().filter_map(|(ticket, _)| *ticket);
         let committed = tickets
@@ -175,7 +175,7 @@ impl PayloadStore {
         &self,
         item: ToStore,
         now_ms: u64,
-        may_replace: &MayReplace<'_>,
+        choose: &Choose<'_>,
     ) -> Result<(Option<u64>, Put), StoreError> {
         if let Some(beside) = &item.beside {
             check_beside(beside)?;
@@ -207,11 +207,16 @@ impl PayloadStore {
             // A damaged record is replaced.
             if let Some(held) = inner.read_payload(&hash, &live)? {
                 let mut changed = false;
-                match &beside {
-                    None => beside = held.beside,
-                    Some(given) if held.beside.as_ref() == Some(given) => {}
-                    Some(given) if may_replace(&hash, given) => changed = true,
-                    Some(_) => return Ok((None, Put::Fixed)),
+                let chosen = match &beside {
+                    Some(given) if held.beside.as_ref() != Some(given) => {
+                        choose(&hash, held.beside.as_ref(), given)
+                    }
+                    Some(_) | None => Beside::Old,
+                };
+                match chosen {
+                    Beside::Old => beside = held.beside,
+                    Beside::New => changed = true,
+                    Beside::Fixed => return Ok((None, Put::Fixed)),
                 }
                 let mut merged = held.envelope;
                 match merged.merge(&envelope) {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use quorate_enclave::{Envelope, PayloadHash, Put, StoreError, ToStore};
+use quorate_enclave::{Beside, Envelope, PayloadHash, Put, StoreError, ToStore};
 use quorate_privacy::SignedTerms;
 use tokio::sync::oneshot;
 
@@ -114,8 +114,10 @@ impl Inner {
             expires_at_ms: payload.expires_at_ms,
             beside: Some(payload.terms.encode().into()),
         });
-        let may_replace = |hash: &PayloadHash, terms: &Bytes| self.may_replace(hash, terms);
-        let put = self.store.put_all(items.collect(), now_ms(), &may_replace);
+        let choose = |hash: &PayloadHash, held: Option<&Bytes>, given: &Bytes| {
+            self.choose_terms(hash, held, given)
+        };
+        let put = self.store.put_all(items.collect(), now_ms(), &choose);
         let kept = |put: Result<Put, StoreError>| match put? {
             Put::Stored | Put::Merged | Put::Known => Ok(Kept::Here),
             Put::Fixed => Ok(Kept::Executed),
@@ -123,13 +125,21 @@ impl Inner {
         Ok(put.into_iter().map(kept).collect())
     }
 
-    /// Terms give way to others until they were executed.
-    fn may_replace(&self, hash: &PayloadHash, terms: &Bytes) -> bool {
-        if !self.was_executed(hash) {
-            return true;
+    /// Terms give way to others until they were executed. A signature makes no difference: the same terms, sent again, may have been
+    /// signed together with others.
+    fn choose_terms(&self, hash: &PayloadHash, held: Option<&Bytes>, given: &Bytes) -> Beside {
+        // What cannot be read is no reason to refuse what can.
+        let terms = self.terms(hash, held).ok().flatten();
+        let same = match (&terms, SignedTerms::decode(given)) {
+            (Some(old), Ok(new)) => old.terms == new.terms,
+            (_, Ok(_) | Err(_)) => false,
+        };
+        match (same, held) {
+            (true, Some(_)) => Beside::Old,
+            // From where an earlier version kept them to where they belong.
+            (true, None) => Beside::New,
+            (false, _) if self.was_executed(hash) => Beside::Fixed,
+            (false, _) => Beside::New,
         }
-        // The same, where an earlier version kept them.
-        let kept = self.records.terms_bytes(hash);
-        kept.is_ok_and(|kept| kept.is_some_and(|kept| kept == *terms))
     }
 }

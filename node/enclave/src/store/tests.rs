@@ -147,21 +147,40 @@ fn what_lies_beside_a_payload_is_kept_replaced_if_that_is_allowed_and_erased_wit
     let mut f = Fixture::new();
     let (one, two) = (payload(&[&enclave()], 1), payload(&[&enclave()], 2));
     f.store.put(&one.envelope, 1, None).unwrap();
-    let put = |f: &Fixture, item, allowed| {
-        let mut put = f.store.put_all(vec![item], 2, &|_, _| allowed);
+    let put = |f: &Fixture, item, choice| {
+        let mut put = f.store.put_all(vec![item], 2, &|_, _, _| choice);
         put.remove(0)
     };
     let beside = |f: &Fixture, sealed: &Sealed| match f.store.get(&sealed.hash).unwrap() {
         Some(Stored::Held { beside, .. }) => beside,
         other => panic!("{other:?}"),
     };
-    assert_eq!(put(&f, with(&one, "first terms"), false), Ok(Put::Fixed));
-    assert_eq!(put(&f, with(&one, "first terms"), true), Ok(Put::Merged));
-    assert_eq!(put(&f, with(&two, "first terms"), false), Ok(Put::Stored));
-    assert_eq!(put(&f, with(&two, "first terms"), false), Ok(Put::Known));
+    assert_eq!(
+        put(&f, with(&one, "first terms"), Beside::Fixed),
+        Ok(Put::Fixed)
+    );
+    assert_eq!(
+        put(&f, with(&one, "first terms"), Beside::New),
+        Ok(Put::Merged)
+    );
+    assert_eq!(
+        put(&f, with(&two, "first terms"), Beside::Fixed),
+        Ok(Put::Stored)
+    );
+    assert_eq!(
+        put(&f, with(&two, "first terms"), Beside::Fixed),
+        Ok(Put::Known)
+    );
     assert_eq!(f.store.put(&two.envelope, 3, None), Ok(Put::Known));
-    assert_eq!(put(&f, with(&two, "second terms"), false), Ok(Put::Fixed));
-    assert_eq!(put(&f, with(&one, "second terms"), true), Ok(Put::Merged));
+    assert_eq!(
+        put(&f, with(&two, "second terms"), Beside::Fixed),
+        Ok(Put::Fixed)
+    );
+    assert_eq!(put(&f, with(&two, "the same"), Beside::Old), Ok(Put::Known));
+    assert_eq!(
+        put(&f, with(&one, "second terms"), Beside::New),
+        Ok(Put::Merged)
+    );
     for lost_index in [false, true] {
         assert_eq!(beside(&f, &one).unwrap(), "second terms");
         assert_eq!(beside(&f, &two).unwrap(), "first terms");
@@ -176,7 +195,7 @@ fn what_lies_beside_a_payload_is_kept_replaced_if_that_is_allowed_and_erased_wit
     assert!(!f.on_disk(b"second terms"));
     assert!(f.on_disk(b"first terms"));
     for long in [String::new(), "a".repeat(BESIDE_BYTES_MAX + 1)] {
-        let refused = put(&f, with(&two, &long), true);
+        let refused = put(&f, with(&two, &long), Beside::New);
         assert!(matches!(refused, Err(StoreError::OutOfRange { .. })));
     }
 }
@@ -189,7 +208,7 @@ fn payloads_stored_together_are_listed_moved_and_erased_one_by_one() {
     let items = sealed.iter().map(|sealed| with(sealed, "terms")).collect();
     assert!(
         f.store
-            .put_all(items, 5, &|_, _| false)
+            .put_all(items, 5, &|_, _, _| Beside::Fixed)
             .iter()
             .all(|put| *put == Ok(Put::Stored))
     );
@@ -204,7 +223,9 @@ fn payloads_stored_together_are_listed_moved_and_erased_one_by_one() {
     // One gains something, and moves to the end.
     let moved = left.remove(3);
     let of = sealed.iter().find(|sealed| sealed.hash == moved).unwrap();
-    let put = f.store.put_all(vec![with(of, "others")], 7, &|_, _| true);
+    let put = f
+        .store
+        .put_all(vec![with(of, "others")], 7, &|_, _, _| Beside::New);
     assert_eq!(put, [Ok(Put::Merged)]);
     left.push(moved);
     for lost_index in [false, true, false] {

@@ -132,6 +132,17 @@ pub struct ToStore {
     pub beside: Option<Bytes>,
 }
 
+/// What is to lie beside a payload that is here, and beside which something else lies, or nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beside {
+    /// What lies there: it says the same.
+    Old,
+    /// What is given.
+    New,
+    /// What lies there, and the put is refused.
+    Fixed,
+}
+
 /// What became of a put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Put {

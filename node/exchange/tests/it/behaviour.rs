@@ -76,6 +76,40 @@ async fn payloads_that_are_sent_at_once_share_signatures_and_each_is_believed_al
 }
 
 #[tokio::test]
+async fn what_was_executed_may_be_sent_again_with_the_same_terms_and_with_no_others() {
+    let network = Network::of_four();
+    let at = network.at(1);
+    let hash = at
+        .store_raw(Bytes::from_static(b"raw"), None)
+        .await
+        .unwrap();
+    let how = Distribution::to([network.key(2)]);
+    at.distribute_stored(hash, how.clone()).await.unwrap();
+    let stricter = Distribution {
+        flag: PrivacyFlag::PartyProtection,
+        ..how.clone()
+    };
+    // Not executed yet: the last word counts.
+    for how in [&stricter, &how] {
+        at.distribute_stored(hash, how.clone()).await.unwrap();
+    }
+    for n in 1..=2 {
+        let executed = &network.node(n).state.payloads;
+        executed.lock().unwrap().insert(hash);
+    }
+    // Among others, so that the signature is another one.
+    let others = (0..10).map(|n| at.distribute(content(&format!("{n}")), how.clone()));
+    let (again, others) = tokio::join!(
+        at.distribute_stored(hash, how.clone()),
+        futures::future::join_all(others)
+    );
+    assert_eq!(again.unwrap().hash, hash);
+    assert!(others.iter().all(Result::is_ok));
+    let refused = at.distribute_stored(hash, stricter).await;
+    assert_eq!(refused, Err(ExchangeError::AlreadyExecuted { hash }));
+}
+
+#[tokio::test]
 async fn after_a_restart_everything_that_was_acknowledged_is_there() {
     let mut network = Network::of_four();
     let how = Distribution::to([network.key(2)]);
