@@ -12,7 +12,7 @@
     reason = "an example; the chain is that of the tests, which use more of it"
 )]
 
-#[path = "../tests/it/world.rs"]
+#[path = "../tests/it/world/mod.rs"]
 mod world;
 
 use std::time::Instant;
