@@ -66,7 +66,7 @@ pub async fn serve_json_rpc(
         .layer(access::cors(&config));
     let services = ServerBuilder::with_config(server_config(&config))
         .set_http_middleware(http)
-        .set_rpc_middleware(RpcServiceBuilder::new().layer_fn(notifications::Notifications))
+        .set_rpc_middleware(RpcServiceBuilder::new().layer_fn(notifications::Notifications::new))
         .to_service_builder();
     let connections = Arc::new(Semaphore::new(config.connections_max));
     let tasks = TaskTracker::new();

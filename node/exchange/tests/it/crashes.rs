@@ -7,7 +7,7 @@ use quorate_enclave::DeliveryState;
 use quorate_exchange::{Acknowledgements, Distributed, Distribution, ExchangeError};
 use quorate_privacy::Lookup;
 
-use crate::network::{Fate, Network, content, is_unknown, party, reference, wait_until};
+use crate::network::{Fate, Network, PATIENT, content, is_unknown, party, reference, wait_until};
 
 /// What must hold after any crash: whoever was promised to have the payload has it, nobody is wrong about being a party, and the
 /// one that waits gets it.
@@ -49,11 +49,12 @@ async fn break_disk_of(broken: u64, acknowledgements: Acknowledgements, offline:
     for steps in 0..40 {
         let mut network = Network::of_four();
         network.config.acknowledge_timeout = std::time::Duration::from_millis(300);
-        network.open(1, false);
+        network.restart(1).await;
         network.set_offline(3, offline);
         network.node(broken).kv.break_after(steps);
         let how = to_both(&network, acknowledgements.clone());
         let result = network.at(1).distribute(content("a"), how.clone()).await;
+        network.config.acknowledge_timeout = PATIENT;
         network.crash(broken).await;
         network.set_offline(3, false);
         match result {
@@ -69,6 +70,7 @@ async fn break_disk_of(broken: u64, acknowledgements: Acknowledgements, offline:
                 assert!(!matches!(e, ExchangeError::UnknownRecipient { .. }));
                 // Nothing goes on by itself, and trying again is safe.
                 assert_eq!(network.at(1).outbox_status().unwrap().pending, 0);
+                network.restart(1).await;
                 let sent = network.at(1).distribute(content("a"), how).await.unwrap();
                 check(&mut network, &sent).await;
             }

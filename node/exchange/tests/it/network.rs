@@ -31,6 +31,9 @@ use tokio_util::sync::CancellationToken;
 
 pub const CHAIN_ID: u64 = 10;
 
+/// How long to wait for what should come, however slow the disk is just now.
+pub const PATIENT: Duration = Duration::from_secs(60);
+
 /// An enclave that can be switched off.
 #[derive(Debug)]
 pub struct SwitchEnclave {
@@ -356,7 +359,7 @@ impl Network {
             shared: Arc::default(),
             suite,
             config: ExchangeConfig {
-                acknowledge_timeout: Duration::from_millis(1500),
+                acknowledge_timeout: Duration::from_secs(4),
                 digest_interval: Duration::from_millis(20),
                 resync_by_itself: false,
                 outbox: quorate_enclave::OutboxConfig {
@@ -447,6 +450,13 @@ impl Network {
         .unwrap();
         exchange.set_state_view(Arc::clone(&node.state) as Arc<dyn StateView>);
         self.shared.exchanges.lock().unwrap().insert(n, exchange);
+    }
+
+    /// Opens a member's exchange again, in order.
+    pub async fn restart(&mut self, n: u64) {
+        self.stop(n).await;
+        self.shared.exchanges.lock().unwrap().remove(&n);
+        self.open(n, false);
     }
 
     /// The machine loses power and starts again.

@@ -21,7 +21,7 @@ pub(crate) fn json_rpc(node: &Shared) -> Result<Asked<Bytes, (u16, Bytes)>, Serv
         .layer(access::cors(&config));
     let services = ServerBuilder::with_config(server_config(&config))
         .set_http_middleware(http)
-        .set_rpc_middleware(RpcServiceBuilder::new().layer_fn(notifications::Notifications))
+        .set_rpc_middleware(RpcServiceBuilder::new().layer_fn(notifications::Notifications::new))
         .to_service_builder();
     Ok(boxed(move |body: Bytes| {
         // Lives as long as the door.

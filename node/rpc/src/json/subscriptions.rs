@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use alloy_primitives::hex;
+use jsonrpsee::Extensions;
 use jsonrpsee::core::server::{PendingSubscriptionSink, SubscriptionSink};
 use jsonrpsee::core::traits::IdProvider;
 use jsonrpsee::server::{RegisterMethodError, SendTimeoutError};
@@ -14,6 +15,7 @@ use tokio::sync::broadcast::error::RecvError;
 use super::args::Args;
 use super::logs::LogFilter;
 use super::methods::Module;
+use super::notifications::Accepting;
 use super::view::{HeaderView, Json, TransactionView, json};
 use crate::RpcError;
 use crate::feed::{BlockFeed, FeedError};
@@ -25,9 +27,9 @@ pub(crate) fn register(module: &mut Module) -> Result<(), RegisterMethodError> {
         "eth_subscribe",
         "eth_subscription",
         "eth_unsubscribe",
-        |params, pending, node, _| async move {
+        |params, pending, node, extensions| async move {
             match Args::of(&params).and_then(|args| Wanted::of(args, &node)) {
-                Ok(wanted) => serve(wanted, pending, node).await,
+                Ok(wanted) => serve(wanted, pending, node, &extensions).await,
                 Err(error) => pending.reject(error.into_json()).await,
             }
         },
@@ -100,12 +102,25 @@ impl From<FeedError> for End {
     }
 }
 
-async fn serve(wanted: Wanted, pending: PendingSubscriptionSink, node: Arc<Node>) {
+async fn serve(
+    wanted: Wanted,
+    pending: PendingSubscriptionSink,
+    node: Arc<Node>,
+    extensions: &Extensions,
+) {
     // Before the answer: what happens after the client has its id must not be missed.
     let feed = BlockFeed::from_now(node.ledger());
     let private = PrivateFeed::from(&node, feed.next_height());
     let events = node.ctx.pool.subscribe();
-    let Ok(sink) = pending.accept().await else {
+    let accepted = {
+        let accepting = extensions.get::<Accepting>();
+        let _until_it_can_be_ended = match accepting {
+            Some(accepting) => Some(accepting.begin().await),
+            None => None,
+        };
+        pending.accept().await
+    };
+    let Ok(sink) = accepted else {
         return;
     };
     metrics::gauge!("quorate_rpc_subscriptions").increment(1.0);

@@ -122,6 +122,17 @@ async fn subscriptions_are_limited_and_checked() {
     subscribe_when_free(&mut socket, json!(["newHeads"])).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscription_can_be_ended_as_soon_as_its_id_is_known() {
+    let node = TestNode::start_with(|config| config.subscriptions_per_connection_max = 16).await;
+    let mut socket = Socket::open(node.rpc).await;
+    for _ in 0..500 {
+        let id = subscribe_when_free(&mut socket, json!(["newHeads"])).await;
+        let ended = socket.request("eth_unsubscribe", json!([id])).await;
+        assert_eq!(ended["result"], true);
+    }
+}
+
 /// A refused or ended subscription gives its place back a moment after its answer.
 async fn subscribe_when_free(socket: &mut Socket, params: Value) -> String {
     for _ in 0..1_000 {
