@@ -10,14 +10,14 @@
 //! told: to gossipsub they are closed already.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     task::{Context, Poll},
 };
 
 use libp2p::{
     Multiaddr, PeerId,
     core::{ConnectedPoint, Endpoint, transport::PortUse},
-    gossipsub::{self, IdentityTransform, WhitelistSubscriptionFilter},
+    gossipsub::{self, IdentityTransform, TopicHash, WhitelistSubscriptionFilter},
     swarm::{
         ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
         THandlerOutEvent, ToSwarm,
@@ -71,6 +71,22 @@ impl Gossip {
                 cause: None,
                 remaining_established: 0,
             }));
+    }
+
+    /// Whether all of these peers have said that they listen, so that what is published now reaches each of them. One that is
+    /// connected has not said so yet for a moment.
+    pub(crate) fn reaches<'a>(
+        &self,
+        topic: &TopicHash,
+        mut peers: impl Iterator<Item = &'a PeerId>,
+    ) -> bool {
+        let listening: BTreeSet<&PeerId> = self
+            .inner
+            .all_peers()
+            .filter(|(_, topics)| topics.contains(&topic))
+            .map(|(peer, _)| peer)
+            .collect();
+        peers.all(|peer| listening.contains(peer))
     }
 
     /// How many connections of this peer gossipsub knows.
@@ -233,18 +249,31 @@ mod tests {
         }));
     }
 
-    #[tokio::test]
-    async fn a_parted_peer_is_gone_for_gossip_before_its_connections_close_and_may_come_back() {
-        let filter = WhitelistSubscriptionFilter::default();
+    fn gossip() -> Gossip {
         let inner = Inner::new_with_subscription_filter(
             MessageAuthenticity::Anonymous,
             gossipsub::ConfigBuilder::from(Config::default())
                 .validation_mode(gossipsub::ValidationMode::Anonymous)
                 .build()
                 .unwrap(),
-            filter,
+            WhitelistSubscriptionFilter::default(),
         );
-        let mut gossip = Gossip::new(inner.unwrap());
+        Gossip::new(inner.unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_is_connected_and_has_not_said_that_it_listens_is_not_reached() {
+        let mut gossip = gossip();
+        let peer = PeerId::random();
+        let topic = TopicHash::from_raw("topic");
+        assert!(gossip.reaches(&topic, [].iter()));
+        established(&mut gossip, peer, 1, 0);
+        assert!(!gossip.reaches(&topic, [peer].iter()));
+    }
+
+    #[tokio::test]
+    async fn a_parted_peer_is_gone_for_gossip_before_its_connections_close_and_may_come_back() {
+        let mut gossip = gossip();
         let peer = PeerId::random();
         let known = |gossip: &Gossip| gossip.inner.all_peers().count();
         established(&mut gossip, peer, 1, 0);

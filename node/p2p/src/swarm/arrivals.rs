@@ -229,11 +229,12 @@ impl Network {
             // A consortium of one: there is nobody to lose it.
             return;
         }
-        if self.peers.values().any(|peer| peer.connections.is_empty()) {
+        let topic = self.topic.hash();
+        let everybody = self.peers.values().map(|peer| &peer.id);
+        if !self.swarm.behaviour().gossip.reaches(&topic, everybody) {
             wire::mark_for_relay(&mut message);
         }
         let size = message.len();
-        let topic = self.topic.hash();
         match self
             .swarm
             .behaviour_mut()

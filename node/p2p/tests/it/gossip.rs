@@ -74,9 +74,15 @@ async fn gossip_reaches_every_member_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_that_the_publisher_does_not_reach_is_reached_through_another() {
-    let one = Node::start(config(1, 3));
+    // The ends do not find each other through what they announce.
+    let astray = |raft_id| {
+        let mut config = config(raft_id, 3);
+        config.announce = vec!["127.0.0.1:1".to_owned()];
+        Node::start(config)
+    };
+    let one = astray(1);
     let middle = Node::start(config(2, 3));
-    let mut three = Node::start(config(3, 3));
+    let mut three = astray(3);
     for node in [&one, &three] {
         node.knows(&middle);
         middle.knows(node);
@@ -93,6 +99,23 @@ async fn a_member_that_the_publisher_does_not_reach_is_reached_through_another()
     one.handle.gossip(transactions(10, 300));
     let (_seen, from) = receive(&mut three, 10).await;
     assert_eq!(from, [2].into());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gossip_while_members_are_just_connecting_is_not_lost() {
+    // Whoever has heard nothing of the last member's subscription yet has the others pass it on.
+    for _ in 0..10 {
+        let one = Node::start(config(1, 3));
+        let middle = Node::start(config(2, 3));
+        let mut three = Node::start(config(3, 3));
+        for node in [&one, &three] {
+            node.knows(&middle);
+            middle.knows(node);
+        }
+        warm_up(&one, &mut [&mut three]).await;
+        one.handle.gossip(transactions(10, 300));
+        receive(&mut three, 10).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
