@@ -361,7 +361,7 @@ impl Importer {
         let transactions = block.transactions();
         let hashes: Vec<B256> = transactions.iter().map(|tx| *tx.hash()).collect();
         let known = self.pool.senders_of(&hashes);
-        transactions
+        let recovered: Vec<RecoveredTransaction> = transactions
             .par_iter()
             .zip(known.par_iter())
             .with_min_len(4)
@@ -373,7 +373,12 @@ impl Importer {
                 None => RecoveredTransaction::recover(transaction.clone())
                     .map_err(|e| format!("{}: {e}", transaction.hash())),
             })
-            .collect()
+            .collect::<Result<_, String>>()?;
+        let both = recovered.iter().zip(&known);
+        let news = both.filter(|(_, known)| known.is_none());
+        self.pool
+            .remember_senders(news.map(|(transaction, _)| transaction));
+        Ok(recovered)
     }
 
     fn diverged(

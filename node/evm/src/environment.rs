@@ -5,13 +5,14 @@ use alloy_eips::eip2930::AccessList;
 use alloy_primitives::{Address, U256};
 use quorate_chain::{ChainSpec, Fork, RecoveredTransaction};
 use quorate_state::{ReadError, StateRead};
+use revm::MainContext as _;
 use revm::context::either::Either;
 use revm::context::result::{EVMError, InvalidTransaction as Refusal};
-use revm::context::{BlockEnv, CfgEnv, Context, Journal, TxEnv};
+use revm::context::{BlockEnv, CfgEnv, Context, FrameStack, Journal, TxEnv};
 use revm::context_interface::block::BlobExcessGasAndPrice;
-use revm::handler::{MainnetContext, MainnetEvm};
+use revm::handler::instructions::EthInstructions;
+use revm::handler::{EthPrecompiles, MainnetContext, MainnetEvm};
 use revm::primitives::hardfork::SpecId;
-use revm::{MainBuilder as _, MainContext as _};
 
 use crate::block_state::{BlockState, ReadFailed};
 use crate::{BlockContext, InvalidTransaction};
@@ -58,10 +59,18 @@ pub(crate) fn evm<'a, S: StateRead + ?Sized>(
     let mut cfg = CfgEnv::new_with_spec(spec_id(fork)).with_chain_id(spec.chain_id());
     cfg.set_max_blobs_per_tx(blobs_max(fork));
     let base: Context<BlockEnv, TxEnv, CfgEnv, _, Journal<_>, ()> = Context::mainnet();
-    base.with_db(state)
-        .with_cfg(cfg)
-        .with_block(block_env(fork, context))
-        .build_mainnet()
+    let spec = spec_id(fork);
+    // As `build_mainnet` does it, but for frames made in advance: private transactions have an EVM each, and seldom a second frame.
+    Evm {
+        ctx: base
+            .with_db(state)
+            .with_cfg(cfg)
+            .with_block(block_env(fork, context)),
+        inspector: (),
+        instruction: EthInstructions::new_mainnet_with_spec(spec),
+        precompiles: EthPrecompiles::new(spec),
+        frame_stack: FrameStack::new(),
+    }
 }
 
 fn block_env(fork: Fork, context: &BlockContext) -> BlockEnv {

@@ -1,6 +1,7 @@
 //! The checks that need no other transaction: from bytes to a transaction that this chain allows.
 
 use alloy_consensus::Transaction as _;
+use alloy_primitives::Address;
 use quorate_chain::{
     BlockLimits, ChainSpec, RecoveredTransaction, Transaction, decode_transaction,
     is_quorum_private,
@@ -29,13 +30,13 @@ impl Rules {
         Ok(decode_transaction(raw)?)
     }
 
-    /// Everything cheap first, then the signature (about 40 microseconds).
+    /// Everything cheap first, then the signature (about 40 microseconds), unless it was checked before and `sender` found.
     pub(crate) fn check(
         &self,
         transaction: Transaction,
+        sender: Option<Address>,
         config: &PoolConfig,
-        height: u64,
-        timestamp: u64,
+        (height, timestamp): (u64, u64),
     ) -> Result<RecoveredTransaction, AdmitError> {
         let expected = self.spec.chain_id();
         // A transaction without chain id (before EIP-155) could be replayed from any other chain; and one in Quorum's private form
@@ -62,7 +63,10 @@ impl Rules {
         }
         let fork = self.spec.fork_at(height, timestamp);
         quorate_evm::validate_static(fork, &transaction).map_err(AdmitError::Rules)?;
-        Ok(RecoveredTransaction::recover(transaction)?)
+        Ok(match sender {
+            Some(sender) => RecoveredTransaction::with_sender(transaction, sender),
+            None => RecoveredTransaction::recover(transaction)?,
+        })
     }
 }
 
@@ -70,7 +74,7 @@ impl Rules {
 mod tests {
     use alloy_consensus::{SignableTransaction as _, TxEip1559, TxLegacy};
     use alloy_eips::eip2718::Encodable2718 as _;
-    use alloy_primitives::{Address, Signature, TxKind, U256};
+    use alloy_primitives::{Signature, TxKind, U256};
     use quorate_chain::{
         Fork, PRIVACY_PRECOMPILE, PublicForm, QuorumFormError, TransactionError, private_reference,
         quorum_private_transaction,
@@ -120,7 +124,7 @@ mod tests {
     fn check_raw(raw: &[u8]) -> Result<RecoveredTransaction, AdmitError> {
         rules()
             .decode(raw)
-            .and_then(|tx| rules().check(tx, &PoolConfig::default(), 1, 0))
+            .and_then(|tx| rules().check(tx, None, &PoolConfig::default(), (1, 0)))
     }
 
     /// What is signed of a transaction in Quorum's form.
@@ -259,7 +263,7 @@ mod tests {
         let high = Signature::new(low.r(), order - low.s(), !low.v());
         let twin = Transaction::from(tx.into_signed(high));
         let refused = rules()
-            .check(twin, &PoolConfig::default(), 1, 0)
+            .check(twin, None, &PoolConfig::default(), (1, 0))
             .unwrap_err();
         assert_eq!(
             refused,
@@ -292,7 +296,7 @@ mod tests {
         let tx = legacy(|tx| tx.gas_price = 4);
         let signature = sign(&tx);
         let refused = rules()
-            .check(tx.into_signed(signature).into(), &config, 1, 0)
+            .check(tx.into_signed(signature).into(), None, &config, (1, 0))
             .unwrap_err();
         assert_eq!(refused, AdmitError::GasPriceTooLow { got: 4, min: 5 });
         let tx = TxEip1559 {
@@ -305,7 +309,7 @@ mod tests {
         };
         let signed = tx.into_signed(Signature::new(U256::from(1), U256::from(1), false));
         let refused = rules()
-            .check(signed.into(), &PoolConfig::default(), 1, 0)
+            .check(signed.into(), None, &PoolConfig::default(), (1, 0))
             .unwrap_err();
         assert!(matches!(refused, AdmitError::Rules(_)), "{refused}");
     }

@@ -11,6 +11,7 @@ use rayon::prelude::*;
 use tokio::sync::{broadcast, watch};
 
 use crate::admission::Rules;
+use crate::recent::RecentSenders;
 use crate::{AdmitError, DropReason, Fate, Pool, PoolConfig, PoolCounts, PooledTransaction};
 
 /// Events kept for a slow subscriber. One that lags further loses the oldest and is told so by its receiver:
@@ -44,6 +45,8 @@ pub struct PoolHandle {
 
 struct Shared {
     pool: Mutex<Pool>,
+    /// Of blocks that were imported.
+    recent: Mutex<RecentSenders>,
     config: PoolConfig,
     rules: Rules,
     state: StateSource,
@@ -74,6 +77,7 @@ impl PoolHandle {
         Self {
             shared: Arc::new(Shared {
                 pool: Mutex::new(Pool::new(config.clone())),
+                recent: Mutex::default(),
                 config,
                 rules: Rules {
                     spec,
@@ -108,7 +112,7 @@ impl PoolHandle {
         raw: &[T],
         local: bool,
     ) -> Vec<Result<B256, AdmitError>> {
-        let (height, timestamp) = *self.shared.next_block.lock();
+        let next_block = *self.shared.next_block.lock();
         let check = |raw: &T| {
             let transaction = self.shared.rules.decode(raw.as_ref())?;
             let hash = *transaction.hash();
@@ -116,9 +120,10 @@ impl PoolHandle {
             if self.shared.pool.lock().get(&hash).is_some() {
                 return Err(AdmitError::Known { hash });
             }
+            let sender = self.shared.recent.lock().of(&hash);
             self.shared
                 .rules
-                .check(transaction, &self.shared.config, height, timestamp)
+                .check(transaction, sender, &self.shared.config, next_block)
         };
         let checked: Vec<Result<RecoveredTransaction, AdmitError>> = if raw.len() < PARALLEL_FROM {
             raw.iter().map(check).collect()
@@ -241,6 +246,11 @@ impl PoolHandle {
         pool.on_block(block.height(), &next);
         let counts = (pool.len(), pool.has_offers());
         drop(pool);
+        let transactions = block.block.transactions().iter();
+        let signed = transactions
+            .map(|transaction| *transaction.hash())
+            .zip(block.senders.iter().copied());
+        self.shared.recent.lock().record(signed);
         *self.shared.next_block.lock() = (block.height() + 1, block.block.header().timestamp);
         metrics::gauge!("quorate_pool_transactions").set(counts.0 as f64);
         if counts.1 {
@@ -257,6 +267,12 @@ impl PoolHandle {
     /// A transaction in the pool.
     pub fn get(&self, hash: &B256) -> Option<PooledTransaction> {
         self.shared.pool.lock().get(hash).cloned()
+    }
+
+    /// Remembers who signed transactions of a block that is being imported: their gossip may come before the import ends.
+    pub fn remember_senders<'a>(&self, signed: impl Iterator<Item = &'a RecoveredTransaction>) {
+        let signed = signed.map(|transaction| (transaction.hash(), transaction.sender()));
+        self.shared.recent.lock().record(signed);
     }
 
     /// The sender of a pooled transaction, so that import need not recover it again.
@@ -323,4 +339,85 @@ fn now_ms() -> u64 {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use alloy_consensus::{SignableTransaction as _, TxLegacy};
+    use alloy_eips::eip2718::Encodable2718 as _;
+    use alloy_primitives::{Bytes, TxKind, U256};
+    use quorate_chain::{Fork, Transaction};
+    use quorate_state::Account;
+    use secp256k1::{Message, SECP256K1, SecretKey};
+
+    use super::*;
+
+    const CHAIN: u64 = 1337;
+
+    /// Everybody has used `nonce` transactions.
+    struct Everybody {
+        nonce: u64,
+    }
+
+    impl StateRead for Everybody {
+        fn account(&self, _: &Address) -> Result<Option<Account>, ReadError> {
+            Ok(Some(Account {
+                nonce: self.nonce,
+                balance: U256::MAX,
+                ..Account::default()
+            }))
+        }
+        fn storage(&self, _: &Address, _: &U256) -> Result<U256, ReadError> {
+            Ok(U256::ZERO)
+        }
+        fn code(&self, _: &B256) -> Result<Bytes, ReadError> {
+            Ok(Bytes::new())
+        }
+    }
+
+    fn pool(nonce: u64) -> PoolHandle {
+        PoolHandle::new(
+            PoolConfig::default(),
+            ChainSpec::with_fork(CHAIN, Fork::Prague),
+            BlockLimits::default(),
+            30_000_000,
+            (0, 0),
+            Arc::new(move || Arc::new(Everybody { nonce })),
+        )
+    }
+
+    fn transfer() -> Transaction {
+        let tx = TxLegacy {
+            chain_id: Some(CHAIN),
+            gas_limit: 21_000,
+            to: TxKind::Call(Address::repeat_byte(1)),
+            ..TxLegacy::default()
+        };
+        let key = SecretKey::from_byte_array([3; 32]).unwrap();
+        let digest = Message::from_digest(tx.signature_hash().0);
+        let (id, compact) = SECP256K1
+            .sign_ecdsa_recoverable(digest, &key)
+            .serialize_compact();
+        let signature =
+            alloy_primitives::Signature::from_bytes_and_parity(&compact, i32::from(id) == 1);
+        tx.into_signed(signature).into()
+    }
+
+    #[test]
+    fn gossip_that_comes_after_its_block_is_refused_for_its_nonce_without_looking_at_its_signature()
+    {
+        let transaction = transfer();
+        let raw = transaction.encoded_2718();
+        let hash = *transaction.hash();
+        let (late, early) = (pool(1), pool(0));
+        let told = RecoveredTransaction::with_sender(transaction, Address::repeat_byte(9));
+        for pool in [&late, &early] {
+            pool.remember_senders([&told].into_iter());
+        }
+        let refused = AdmitError::NonceTooLow { got: 0, next: 1 };
+        assert_eq!(late.submit(&raw), Err(refused));
+        // Nobody else could know who "signed" it.
+        assert_eq!(early.submit(&raw), Ok(hash));
+        assert_eq!(early.senders_of(&[hash]), [Some(Address::repeat_byte(9))]);
+    }
 }

@@ -33,6 +33,7 @@ mod error;
 mod fate;
 mod handle;
 mod pool;
+mod recent;
 mod sender;
 
 pub use config::PoolConfig;

@@ -25,6 +25,9 @@ const CONFLICT_ATTEMPTS: u32 = 12;
 /// Pause before that; it doubles up to the second figure, by chance a half more or less.
 const CONFLICT_PAUSE: (Duration, Duration) =
     (Duration::from_millis(20), Duration::from_millis(640));
+/// Calls that may burn no more than this are simulated where they are asked for: it takes less than handing them to a thread that may
+/// block, and coming back.
+const SIMULATED_HERE_GAS_MAX: u64 = 100_000;
 /// Longest wait for this node to be where the others are.
 const IN_STEP_MAX: Duration = Duration::from_secs(2);
 /// Parties that a client may name.
@@ -394,20 +397,25 @@ impl PrivacyService {
         if resolved.flag != PrivacyFlag::Standard {
             self.in_step().await?;
         }
-        let (chain, ledger) = (self.chain.clone(), self.ledger.clone());
-        let call = call.clone();
-        let (flag, parties, mandatory) = (
-            resolved.flag,
-            resolved.parties.clone(),
-            resolved.mandatory.clone(),
-        );
-        let work = move || simulate(chain.as_ref(), &ledger, &call, flag, &parties, &mandatory);
-        let simulated = tokio::task::spawn_blocking(work).await;
-        let simulation = simulated
-            .map_err(PrivacyError::internal)?
-            .map_err(of_simulation)?;
+        let Resolved {
+            flag,
+            parties,
+            mandatory,
+            ..
+        } = resolved;
+        let simulated = if call.gas_limit <= SIMULATED_HERE_GAS_MAX {
+            simulate(&*self.chain, &self.ledger, call, *flag, parties, mandatory)
+        } else {
+            let (chain, ledger) = (self.chain.clone(), self.ledger.clone());
+            let (call, flag) = (call.clone(), *flag);
+            let (parties, mandatory) = (parties.clone(), mandatory.clone());
+            let work = move || simulate(&*chain, &ledger, &call, flag, &parties, &mandatory);
+            let simulated = tokio::task::spawn_blocking(work).await;
+            simulated.map_err(PrivacyError::internal)?
+        };
+        let simulation = simulated.map_err(of_simulation)?;
         match &simulation.reverted {
-            Some(data) if flag != PrivacyFlag::Standard => {
+            Some(data) if *flag != PrivacyFlag::Standard => {
                 Err(PrivacyError::Reverted { data: data.clone() })
             }
             _ => Ok(simulation),
