@@ -45,7 +45,7 @@ pub struct PoolHandle {
 
 struct Shared {
     pool: Mutex<Pool>,
-    /// Of blocks that were imported.
+    /// Of blocks that were imported, and of the one that is.
     recent: Mutex<RecentSenders>,
     config: PoolConfig,
     rules: Rules,
