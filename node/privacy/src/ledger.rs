@@ -188,7 +188,8 @@ impl PrivateLedger {
             if self.cursor() == cursor && state.height() == expected {
                 return (cursor, state);
             }
-            std::hint::spin_loop();
+            // The one that moves them may want this very core.
+            std::thread::yield_now();
         }
     }
 
