@@ -8,6 +8,7 @@ use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, U256, keccak256};
 use parking_lot::{Mutex, RwLock};
 use quorate_kv::{Direction, Entry, KeyRange, Kv, KvError};
 
+use crate::absent::Absent;
 use crate::preimages::Preimages;
 use crate::trie::{NodeReader, Space, Trie, TrieError};
 use crate::{Account, ReadError, StateConfig, layout};
@@ -61,6 +62,7 @@ pub(crate) struct Disk {
     pub(crate) durable_bytes: AtomicU64,
     next_id: AtomicU64,
     codes: Mutex<CodeCache>,
+    pub(crate) absent: Absent,
 }
 
 #[derive(Default)]
@@ -97,6 +99,7 @@ impl Disk {
             durable_bytes: AtomicU64::new(0),
             next_id: AtomicU64::new(0),
             codes: Mutex::new(CodeCache::default()),
+            absent: Absent::default(),
         }
     }
 
@@ -122,7 +125,16 @@ impl Disk {
         flat_is_right: impl FnOnce() -> bool,
     ) -> Result<Option<Account>, ReadError> {
         let key = layout::account_key(address);
-        let flat = self.kv.get(&key).map_err(storage_failed)?;
+        let flat = match self.absent.check(address) {
+            Ok(()) => None,
+            Err(turn) => {
+                let flat = self.kv.get(&key).map_err(storage_failed)?;
+                if flat.is_none() {
+                    self.absent.remember(*address, turn);
+                }
+                flat
+            }
+        };
         if !flat_is_right() {
             let prefix = layout::account_history_prefix(address);
             let old = self.first_change_after(&prefix, height)?;

@@ -99,7 +99,9 @@ impl FlushJob {
         // Before writing: a reader that finds the old mark after reading a flat value knows that the value is an old one.
         disk.marks.write().flushing = target.mark;
         fail_point!("state.flush.write", pretended);
-        disk.kv.write_staged(stages).map_err(storage_failed)?;
+        let written = disk.kv.write_staged(stages).map_err(storage_failed);
+        disk.absent.written();
+        written?;
         fail_point!("state.flush.written");
         // Only now that it is durable: the durable height lets the log be cut.
         disk.marks.write().durable = target.mark;

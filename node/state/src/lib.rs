@@ -56,6 +56,7 @@ macro_rules! fail_point {
     };
 }
 
+mod absent;
 mod account;
 mod apply;
 mod change;
