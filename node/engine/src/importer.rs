@@ -9,6 +9,7 @@ use alloy_primitives::{Address, B256, Bytes};
 use alloy_rlp::{Decodable as _, Encodable as _, RlpDecodable, RlpEncodable};
 use quorate_chain::{
     ExecutedRoots, ImportedBlock, RecoveredTransaction, SealedBlock, SharedBlock, StoreError,
+    Transaction,
 };
 use quorate_pool::PoolHandle;
 use raft_adapter::{
@@ -31,6 +32,8 @@ const ASTRAY_MAX: u32 = 256;
 const SNAPSHOT_EVERY_ATTEMPTS: u32 = 16;
 /// Pause before the peers are asked again when none of them could help.
 const FETCH_PAUSE: Duration = Duration::from_millis(500);
+/// From so many signatures of a block on that nobody has checked, they are checked on several cores.
+const PARALLEL_FROM: usize = 16;
 
 /// What a Raft snapshot carries: the place in the chain that a member must reach by fetching blocks.
 #[derive(Debug, Clone, PartialEq, Eq, RlpEncodable, RlpDecodable)]
@@ -356,24 +359,28 @@ impl Importer {
         })
     }
 
-    /// Senders come from the pool where it knows the transaction; the rest is recovered on all cores.
+    /// Senders come from the pool where it knows the transaction; the rest is recovered, on all cores if there are many.
     fn recover(&self, block: &SealedBlock) -> Result<Vec<RecoveredTransaction>, String> {
         let transactions = block.transactions();
         let hashes: Vec<B256> = transactions.iter().map(|tx| *tx.hash()).collect();
         let known = self.pool.senders_of(&hashes);
-        let recovered: Vec<RecoveredTransaction> = transactions
-            .par_iter()
-            .zip(known.par_iter())
-            .with_min_len(4)
-            .map(|(transaction, sender)| match sender {
-                Some(sender) => Ok(RecoveredTransaction::with_sender(
-                    transaction.clone(),
-                    *sender,
-                )),
-                None => RecoveredTransaction::recover(transaction.clone())
-                    .map_err(|e| format!("{}: {e}", transaction.hash())),
-            })
-            .collect::<Result<_, String>>()?;
+        let recover = |(transaction, sender): (&Transaction, &Option<Address>)| match sender {
+            Some(sender) => Ok(RecoveredTransaction::with_sender(
+                transaction.clone(),
+                *sender,
+            )),
+            None => RecoveredTransaction::recover(transaction.clone())
+                .map_err(|e| format!("{}: {e}", transaction.hash())),
+        };
+        let unknown = known.iter().filter(|sender| sender.is_none()).count();
+        let recovered: Vec<RecoveredTransaction> = if unknown < PARALLEL_FROM {
+            let each = transactions.iter().zip(&known).map(recover);
+            each.collect::<Result<_, String>>()?
+        } else {
+            let each = transactions.par_iter().zip(known.par_iter());
+            let each = each.with_min_len(4).map(recover);
+            each.collect::<Result<_, String>>()?
+        };
         let both = recovered.iter().zip(&known);
         let news = both.filter(|(_, known)| known.is_none());
         self.pool

@@ -18,8 +18,9 @@ use crate::{AdmitError, DropReason, Fate, Pool, PoolConfig, PoolCounts, PooledTr
 /// gossip is repaired by direct delivery to the leader, subscriptions of pending transactions promise nothing.
 const EVENTS: usize = 4_096;
 
-/// From so many transactions on, signatures are checked on several cores.
-const PARALLEL_FROM: usize = 4;
+/// From so many transactions on, signatures are checked on several cores. Waking these costs as much as some signatures do, and they
+/// look about for more for a while after.
+const PARALLEL_FROM: usize = 16;
 
 /// Gives the state as of the head.
 pub type StateSource = Arc<dyn Fn() -> Arc<dyn StateRead> + Send + Sync>;
