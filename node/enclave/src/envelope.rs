@@ -17,16 +17,17 @@
 //! only where the list goes, so that the commitment tells others nothing, and the sender can prove later whom it
 //! addressed.
 
+mod ciphertext;
 mod codec;
 mod signature;
 
 use alloy_primitives::B256;
 use sha3::{Digest as _, Sha3_256};
 
+pub(crate) use ciphertext::Ciphertext;
 pub use codec::DecodeError;
 pub use signature::{NodeSignature, SignatureError};
 
-use crate::interface::Ciphertext;
 use crate::{Context, PayloadHash, PrivacyFlag, PublicKey, Suite};
 
 /// Largest plaintext in bytes. A contract's whole state travels in one payload when a party joins it.
@@ -135,7 +136,7 @@ impl Envelope {
 
     /// SHA3-512 of the ciphertext.
     pub fn payload_hash(&self) -> PayloadHash {
-        PayloadHash::of(&self.ciphertext)
+        self.ciphertext.hash()
     }
 
     /// The ciphertext. In suite 1 byte for byte what Tessera would store.

@@ -3,7 +3,6 @@
 use std::fmt;
 
 use alloy_primitives::{B256, FixedBytes};
-use bytes::Bytes;
 use futures::future::BoxFuture;
 use sha3::{Digest as _, Sha3_512};
 use zeroize::Zeroizing;
@@ -286,6 +285,3 @@ pub trait Enclave: Send + Sync + fmt::Debug {
     /// [`EnclaveError`] if it does not.
     fn health(&self) -> BoxFuture<'_, Result<Health, EnclaveError>>;
 }
-
-/// Ciphertexts are shared between the copies of an envelope.
-pub(crate) type Ciphertext = Bytes;

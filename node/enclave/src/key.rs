@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use alloy_primitives::B256;
+use alloy_primitives::{B256, hex};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -17,14 +17,14 @@ pub const HYBRID_KEY_BYTES: usize = 1216;
 
 /// The points of small order on Curve25519 and its twist, with the unused top bit clear. A secret shared with one of
 /// them is zero, whoever shares it.
-const SMALL_ORDER: [&str; 7] = [
-    "0000000000000000000000000000000000000000000000000000000000000000",
-    "0100000000000000000000000000000000000000000000000000000000000000",
-    "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800",
-    "5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157",
-    "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-    "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-    "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+const SMALL_ORDER: [[u8; 32]; 7] = [
+    hex!("0000000000000000000000000000000000000000000000000000000000000000"),
+    hex!("0100000000000000000000000000000000000000000000000000000000000000"),
+    hex!("e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800"),
+    hex!("5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157"),
+    hex!("ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"),
+    hex!("edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"),
+    hex!("eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"),
 ];
 
 /// Names a party: its X25519 public key, whatever suite is in use. As text: 44 characters of base64, as in Tessera.
@@ -48,8 +48,7 @@ impl PublicKey {
         if let Some(last) = point.last_mut() {
             *last &= 0x7f;
         }
-        let text = hex::encode(point);
-        SMALL_ORDER.contains(&text.as_str())
+        SMALL_ORDER.contains(&point)
     }
 }
 

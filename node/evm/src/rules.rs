@@ -15,7 +15,7 @@ pub const TRANSACTION_GAS_MAX: u64 = 1 << 24;
 
 /// The gas that is due before the first instruction: base cost, data, access list, authorizations, and at least the floor of
 /// EIP-7623. A transaction whose gas limit is below it is invalid.
-pub fn intrinsic_gas(fork: Fork, tx: &Transaction) -> u64 {
+pub fn intrinsic_gas(fork: Fork, tx: &impl alloy_consensus::Transaction) -> u64 {
     let (addresses, slots) = tx.access_list().map_or((0, 0), |list| {
         list.iter().fold((0u64, 0u64), |(addresses, slots), item| {
             (addresses + 1, slots + item.storage_keys.len() as u64)

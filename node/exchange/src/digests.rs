@@ -99,19 +99,6 @@ impl Digests {
         taken.into()
     }
 
-    /// Remembers what came of a transaction: others tell their results a moment later.
-    fn remember(&self, transaction: B256, found: ExecutedDigest) {
-        let mut state = self.state.lock();
-        if state.found.insert(transaction, found).is_none() {
-            state.last.push_back(transaction);
-        }
-        if state.last.len() > FOUND_MAX
-            && let Some(oldest) = state.last.pop_front()
-        {
-            state.found.remove(&oldest);
-        }
-    }
-
     fn found(&self, transaction: &B256) -> Option<ExecutedDigest> {
         self.state.lock().found.get(transaction).copied()
     }
@@ -120,18 +107,37 @@ impl Digests {
         !self.state.lock().outgoing.is_empty()
     }
 
-    /// Takes a report without doing anything with it yet: the executor must not wait.
+    /// Takes a report, and does no more with it than to remember it: the executor must not wait.
     pub(crate) fn report(&self, report: Executed) {
         let mut state = self.state.lock();
         if state.reported.len() >= WAITING_MAX {
             state.reported.pop_front();
             metrics::dropped("digests");
         }
+        let found = ExecutedDigest {
+            height: report.height,
+            digest: report.digest,
+        };
+        state.remember(report.transaction, found);
         state.reported.push_back(report);
     }
 
     fn take_reported(&self) -> Vec<Executed> {
         std::mem::take(&mut self.state.lock().reported).into()
+    }
+}
+
+impl State {
+    /// Remembers what came of a transaction: others tell their results at about the same time.
+    fn remember(&mut self, transaction: B256, found: ExecutedDigest) {
+        if self.found.insert(transaction, found).is_none() {
+            self.last.push_back(transaction);
+        }
+        if self.last.len() > FOUND_MAX
+            && let Some(oldest) = self.last.pop_front()
+        {
+            self.found.remove(&oldest);
+        }
     }
 }
 
@@ -176,7 +182,6 @@ impl Exchange {
                 height: report.height,
                 digest: report.digest,
             };
-            self.inner.digests.remember(report.transaction, found);
             for (node, item) in early
                 .iter()
                 .filter(|(_, item)| item.transaction == report.transaction)
@@ -388,12 +393,15 @@ mod tests {
             digest: B256::ZERO,
         };
         for n in 0..FOUND_MAX {
-            digests.remember(transaction(n), found(1));
+            digests.state.lock().remember(transaction(n), found(1));
         }
         // Executed again, after a crash.
-        digests.remember(transaction(0), found(2));
+        digests.state.lock().remember(transaction(0), found(2));
         assert_eq!(digests.found(&transaction(0)), Some(found(2)));
-        digests.remember(transaction(FOUND_MAX), found(3));
+        digests
+            .state
+            .lock()
+            .remember(transaction(FOUND_MAX), found(3));
         assert_eq!(digests.found(&transaction(0)), None);
         assert_eq!(digests.found(&transaction(1)), Some(found(1)));
         let state = digests.state.lock();

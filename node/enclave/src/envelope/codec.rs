@@ -3,10 +3,9 @@
 use alloy_primitives::B256;
 
 use super::{
-    CIPHERTEXT_BYTES_MAX, ENVELOPE_BYTES_MAX, Envelope, Header, NodeSignature, PARTIES_MAX,
-    Parties, WrappedKey, Wrapper,
+    CIPHERTEXT_BYTES_MAX, Ciphertext, ENVELOPE_BYTES_MAX, Envelope, Header, NodeSignature,
+    PARTIES_MAX, Parties, WrappedKey, Wrapper,
 };
-use crate::interface::Ciphertext;
 use crate::{Context, GroupId, NodeKey, PrivacyFlag, PublicKey, Suite};
 
 const MAGIC: &[u8; 4] = b"QENV";
@@ -264,9 +263,8 @@ fn read_ciphertext(reader: &mut Reader<'_>, suite: Suite) -> Result<Ciphertext, 
             allowed: "from the suite's overhead up to 16 MiB and 48 bytes",
         });
     }
-    Ok(Ciphertext::copy_from_slice(
-        reader.take(length, "ciphertext")?,
-    ))
+    let ciphertext = reader.take(length, "ciphertext")?;
+    Ok(Ciphertext::from(ciphertext.to_vec()))
 }
 
 fn read_boxes(reader: &mut Reader<'_>, header: &Header) -> Result<Vec<WrappedKey>, DecodeError> {

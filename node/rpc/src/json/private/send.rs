@@ -10,10 +10,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use alloy_consensus::{SignableTransaction as _, Transaction as _, TxLegacy, TypedTransaction};
+use alloy_consensus::{Transaction as _, TxLegacy, TypedTransaction};
 use alloy_eips::eip2718::Encodable2718 as _;
 use alloy_eips::{BlockId, BlockNumberOrTag};
-use alloy_primitives::{Address, B256, Bytes, Signature, TxKind, U256, keccak256};
+use alloy_primitives::{Address, B256, Bytes, TxKind, U256, keccak256};
 use alloy_rpc_types_eth::{TransactionInput, TransactionRequest};
 use jsonrpsee::server::RegisterMethodError;
 use quorate_chain::{
@@ -263,9 +263,7 @@ fn gas_before_execution(fork: Fork, to: TxKind, data: &[u8]) -> u64 {
         input: Bytes::copy_from_slice(data),
         ..TxLegacy::default()
     };
-    // The signature costs nothing.
-    let nothing = Signature::new(U256::ZERO, U256::ZERO, false);
-    intrinsic_gas(fork, &tx.into_signed(nothing).into())
+    intrinsic_gas(fork, &tx)
 }
 
 /// Distributes a payload and sends the public transaction that this node signs for it. With `wait`, until that is in a block.
