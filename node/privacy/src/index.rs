@@ -6,20 +6,29 @@
 //! h | private height (8)                   → height of the block that led to it (8)
 //! b | block height (8)                     → private height after it (8) | root of private state (32)
 //! s | contract (20) | private height (8)   → root of the contract's storage from there on (32)
-//! o | block height (8) | position (4)      → private transactions of the block from there on, in order, each hash (32) | 1 if erased
-//! r | transaction (32) | part (2)          → part of the record, RLP
-//! p | payload hash (64) | transaction (32) → nothing
+//! n | block height (8) | position (4) | part (2) → part of the block's records from that position on, RLP, one behind the other
+//! q | run (8) | first entry (28)           → payloads and where their transactions are: see [`carried`]
+//! d                                        → number of runs (8) | height up to which they go (8)
 //! m | contract (20) | part (2)             → part of the contract's metadata, RLP
 //! x | offer (20) | part (2)                → part of the extension, RLP
 //! y | contract (20) | offer (20)           → nothing
 //! z | vote's transaction (32)              → what came of an accepting vote, RLP
 //! z | vote's transaction (32) | part (2)   → part of the contract's state then, RLP
 //! ```
+//! and, written by format 1 and still read:
+//!
+//! ```text
+//! o | block height (8) | position (4)      → private transactions of the block from there on, in order, each hash (32) | 1 if erased
+//! r | transaction (32) | part (2)          → part of the record, RLP
+//! p | payload hash (64) | transaction (32) → nothing
+//! ```
 //! The index is written before private state is, and may be ahead of it after a crash; [`Index::rewind`] takes that back.
 
+mod carried;
 mod codec;
 mod contracts;
 mod extensions;
+mod records;
 
 use std::sync::Arc;
 
@@ -30,19 +39,18 @@ use quorate_kv::{Batch, Direction, KeyRange, Kv};
 
 use crate::{ContractMetadata, Extension, IndexError, PrivateRecord, RecordOutcome};
 
+use carried::Carried;
 use contracts::ContractCache;
 pub(crate) use extensions::{Handover, PAGE_BYTES};
 
-pub(crate) const FORMAT: u8 = 1;
+pub(crate) const FORMAT: u8 = 2;
+/// A format that is read, and written no more.
+const FORMAT_EARLIER: u8 = 1;
 const KEY_FORMAT: &[u8] = b"f";
 const KEY_CURSOR: &[u8] = b"c";
 
 /// Bytes per part: a value of the storage has at most 4096.
 const PART_BYTES: usize = 4000;
-
-/// Bytes of a transaction in the order of its block, and how many of them share a value.
-const ORDERED_BYTES: usize = 33;
-const ORDERED_MAX: usize = PART_BYTES / ORDERED_BYTES;
 
 /// From this size on a batch goes the way that does not hold others up, and is durable at once.
 const STAGED_BYTES_MIN: usize = 1 << 20;
@@ -84,6 +92,8 @@ pub(crate) struct Extended {
 pub(crate) enum Found {
     Empty,
     Ours,
+    /// Ours, of an earlier format.
+    Earlier,
     Other(B256),
     Format(u8),
 }
@@ -92,6 +102,7 @@ pub(crate) enum Found {
 pub(crate) struct Index {
     kv: Arc<dyn Kv>,
     contracts: Arc<ContractCache>,
+    carried: Arc<Carried>,
 }
 
 impl Index {
@@ -99,6 +110,7 @@ impl Index {
         Self {
             kv,
             contracts: Arc::default(),
+            carried: Arc::new(Carried::new(carried::RUN_ENTRIES)),
         }
     }
 
@@ -107,11 +119,13 @@ impl Index {
             return Ok(Found::Empty);
         };
         let format = value.first().copied().unwrap_or_default();
-        if format != FORMAT {
-            return Ok(Found::Format(format));
-        }
-        if value == encode_chain(chain) {
-            return Ok(Found::Ours);
+        let found = match format {
+            FORMAT => Found::Ours,
+            FORMAT_EARLIER => Found::Earlier,
+            other => return Ok(Found::Format(other)),
+        };
+        if value.get(1..) == encode_chain(chain).get(1..) {
+            return Ok(found);
         }
         let hash = value.get(9..).and_then(|bytes| B256::try_from(bytes).ok());
         hash.map(Found::Other)
@@ -125,6 +139,22 @@ impl Index {
         batch.put(KEY_CURSOR, encode_position(&position));
         self.kv.write(batch)?;
         Ok(self.kv.barrier()?)
+    }
+
+    /// Makes an index of the earlier format, whose last block is `cursor`, one of this format. What it has stays as it is.
+    pub(crate) fn upgrade(&self, chain: &Chain, cursor: u64) -> Result<(), IndexError> {
+        let mut batch = Batch::new();
+        batch.put(KEY_FORMAT, encode_chain(chain));
+        carried::put_done(&mut batch, 0, cursor);
+        self.kv.write(batch)?;
+        Ok(self.kv.barrier()?)
+    }
+
+    /// Reads what is held in memory. Once, after [`rewind`](Self::rewind) and [`upgrade`](Self::upgrade).
+    pub(crate) fn load(&self) -> Result<(), IndexError> {
+        let (runs, through) = carried::done(&*self.kv)?;
+        let behind = self.records(through.saturating_add(1), u64::MAX);
+        self.carried.load(runs, behind)
     }
 
     pub(crate) fn position(&self) -> Result<Position, IndexError> {
@@ -164,20 +194,7 @@ impl Index {
             let bytes = codec::encode_contract(contract);
             put_parts(&mut batch, &contract_key(&contract.address), &bytes)?;
         }
-        for record in records {
-            let bytes = codec::encode_record(record);
-            put_parts(&mut batch, &record_key(&record.transaction), &bytes)?;
-            batch.put(payload_key(&record.hash, &record.transaction), Vec::new());
-            if let Some(inner) = record.inner_hash.filter(|inner| *inner != record.hash) {
-                batch.put(payload_key(&inner, &record.transaction), Vec::new());
-            }
-        }
-        for together in records.chunks(ORDERED_MAX) {
-            if let Some(first) = together.first() {
-                let key = order_key(first.height, first.position);
-                batch.put(key, order_value(together));
-            }
-        }
+        Self::put_records(&mut batch, records)?;
         if let Some(change) = change {
             let private = change.private_height;
             batch.put(height_key(b'h', private), position.cursor.to_be_bytes());
@@ -197,7 +214,7 @@ impl Index {
         if !contracts.is_empty() {
             self.contracts.written();
         }
-        Ok(())
+        self.carried.add(&*self.kv, position.cursor, records)
     }
 
     /// Height of the block that led to this private height.
@@ -244,46 +261,21 @@ impl Index {
         }
     }
 
-    pub(crate) fn record(&self, transaction: &B256) -> Result<Option<PrivateRecord>, IndexError> {
-        let key = record_key(transaction);
-        match self.parts(&key)? {
-            None => Ok(None),
-            Some(bytes) => codec::decode_record(&bytes)
-                .map(Some)
-                .map_err(|reason| damaged(&key, &reason)),
-        }
-    }
-
-    /// Transactions of blocks in a range, both ends included, in chain order: height and hash.
-    pub(crate) fn transactions(
-        &self,
-        from: u64,
-        to: u64,
-    ) -> impl Iterator<Item = Result<(u64, B256), IndexError>> + '_ {
-        let range = match to.checked_add(1) {
-            Some(after) => KeyRange::between(height_key(b'o', from), height_key(b'o', after)),
-            None => KeyRange::prefix_from(b"o", height_key(b'o', from)),
-        };
-        self.kv
-            .scan(range, Direction::Ascending)
-            .flat_map(|entry| match entry {
-                Ok((key, value)) => match decode_order(&key, &value) {
-                    Some(found) => found.into_iter().map(Ok).collect::<Vec<_>>(),
-                    None => vec![Err(damaged(&key, "is no list of transactions"))],
-                },
-                Err(error) => vec![Err(error.into())],
-            })
-    }
-
-    /// Transactions that carried a payload.
-    pub(crate) fn transactions_of(&self, hash: &PayloadHash) -> Result<Vec<B256>, IndexError> {
-        let mut prefix = b"p".to_vec();
-        prefix.extend_from_slice(hash.as_bytes());
+    /// Records of transactions that carried a payload.
+    pub(crate) fn records_of(&self, hash: &PayloadHash) -> Result<Vec<PrivateRecord>, IndexError> {
         let mut found = Vec::new();
-        for entry in self.kv.scan(KeyRange::prefix(prefix), Direction::Ascending) {
+        let old = KeyRange::prefix(old_payload_key(hash, &[]));
+        for entry in self.kv.scan(old, Direction::Ascending) {
             let (key, _) = entry?;
             let transaction = key.get(65..).and_then(|bytes| B256::try_from(bytes).ok());
-            found.push(transaction.ok_or_else(|| damaged(&key, "is no transaction"))?);
+            let transaction = transaction.ok_or_else(|| damaged(&key, "is no transaction"))?;
+            found.extend(self.old_record(&transaction)?);
+        }
+        let carries = |record: &PrivateRecord| {
+            record.hash == *hash || record.inner_hash.as_ref() == Some(hash)
+        };
+        for (height, position) in self.carried.places(&*self.kv, hash)? {
+            found.extend(self.record_at(height, position)?.filter(carries));
         }
         Ok(found)
     }
@@ -333,41 +325,34 @@ impl Index {
             })
     }
 
-    /// Writes a record again whose input was taken out, durably.
-    pub(crate) fn replace_record(&self, record: &PrivateRecord) -> Result<(), IndexError> {
-        let key = record_key(&record.transaction);
-        let mut batch = Batch::new();
-        let kept = put_parts(&mut batch, &key, &codec::encode_record(record))?;
-        let old = self.kv.scan(KeyRange::prefix(key), Direction::Ascending);
-        for entry in old.skip(kept) {
-            batch.delete(entry?.0);
-        }
-        self.kv.write(batch)?;
-        Ok(self.kv.barrier()?)
-    }
-
     /// Takes back everything of blocks after `cursor` and of private heights after `private_height`, and says where execution is
     /// now.
     pub(crate) fn rewind(&self, cursor: u64, private_height: u64) -> Result<Position, IndexError> {
         let mut position = self.position()?;
         let mut batch = Batch::new();
-        let later: Vec<_> = self
-            .transactions(cursor.saturating_add(1), u64::MAX)
-            .collect();
-        for entry in later {
-            let (_, transaction) = entry?;
+        for record in self.records(cursor.saturating_add(1), u64::MAX) {
             self.take_back(
                 &mut batch,
-                &transaction,
+                &record?,
                 (cursor, private_height),
                 &mut position,
             )?;
         }
-        for (kind, after) in [(b'h', private_height), (b'b', cursor), (b'o', cursor)] {
+        let kinds = [
+            (b'h', private_height),
+            (b'b', cursor),
+            (b'n', cursor),
+            (b'o', cursor),
+        ];
+        for (kind, after) in kinds {
             let range = KeyRange::prefix_from(&[kind], height_key(kind, after.saturating_add(1)));
             for entry in self.kv.scan(range, Direction::Ascending) {
                 batch.delete(entry?.0);
             }
+        }
+        let (runs, through) = carried::done(&*self.kv)?;
+        if through > cursor {
+            carried::put_done(&mut batch, runs, cursor);
         }
         self.rewind_extensions(&mut batch, cursor)?;
         position.cursor = cursor;
@@ -380,18 +365,16 @@ impl Index {
     fn take_back(
         &self,
         batch: &mut Batch,
-        transaction: &B256,
+        record: &PrivateRecord,
         (cursor, private_height): (u64, u64),
         position: &mut Position,
     ) -> Result<(), IndexError> {
-        let Some(record) = self.record(transaction)? else {
-            return Ok(());
-        };
+        let transaction = &record.transaction;
         position.records = position.records.saturating_sub(1);
         if record.outcome == RecordOutcome::Erased {
             position.erased = position.erased.saturating_sub(1);
         }
-        let mut ranges = vec![KeyRange::prefix(record_key(transaction))];
+        let mut ranges = vec![KeyRange::prefix(records::old_record_key(transaction))];
         for address in &record.affected {
             if self
                 .contract(address)?
@@ -409,9 +392,11 @@ impl Index {
                 batch.delete(entry?.0);
             }
         }
-        batch.delete(payload_key(&record.hash, transaction));
-        if let Some(inner) = record.inner_hash {
-            batch.delete(payload_key(&inner, transaction));
+        for hash in [Some(&record.hash), record.inner_hash.as_ref()]
+            .into_iter()
+            .flatten()
+        {
+            batch.delete(old_payload_key(hash, transaction.as_slice()));
         }
         Ok(())
     }
@@ -449,52 +434,17 @@ fn height_key(kind: u8, height: u64) -> Vec<u8> {
     key
 }
 
-fn order_key(height: u64, position: u32) -> Vec<u8> {
-    let mut key = height_key(b'o', height);
-    key.extend_from_slice(&position.to_be_bytes());
-    key
-}
-
-/// Records of a block that share a value.
-fn order_value(together: &[PrivateRecord]) -> Vec<u8> {
-    let mut value = Vec::with_capacity(together.len() * ORDERED_BYTES);
-    for record in together {
-        value.extend_from_slice(record.transaction.as_slice());
-        value.push(u8::from(record.outcome == RecordOutcome::Erased));
-    }
-    value
-}
-
-/// Height and hash of the transactions under a key.
-fn decode_order(key: &[u8], value: &[u8]) -> Option<Vec<(u64, B256)>> {
-    let height = u64::from_be_bytes(key.get(1..9)?.try_into().ok()?);
-    let (each, rest) = value.as_chunks::<ORDERED_BYTES>();
-    let transaction = |bytes: &[u8; ORDERED_BYTES]| {
-        let (hash, _) = bytes.split_first_chunk::<32>()?;
-        Some((height, B256::new(*hash)))
-    };
-    if !rest.is_empty() || each.is_empty() {
-        return None;
-    }
-    each.iter().map(transaction).collect()
-}
-
-fn record_key(transaction: &B256) -> Vec<u8> {
-    let mut key = b"r".to_vec();
-    key.extend_from_slice(transaction.as_slice());
-    key
-}
-
 fn contract_key(address: &Address) -> Vec<u8> {
     let mut key = b"m".to_vec();
     key.extend_from_slice(address.as_slice());
     key
 }
 
-fn payload_key(hash: &PayloadHash, transaction: &B256) -> Vec<u8> {
+/// Key of format 1 that says that a transaction carried a payload, or the begin of all of that payload.
+fn old_payload_key(hash: &PayloadHash, transaction: &[u8]) -> Vec<u8> {
     let mut key = b"p".to_vec();
     key.extend_from_slice(hash.as_bytes());
-    key.extend_from_slice(transaction.as_slice());
+    key.extend_from_slice(transaction);
     key
 }
 

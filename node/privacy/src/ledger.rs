@@ -142,16 +142,12 @@ impl PrivateLedger {
     /// [`IndexError`]: the storage failed.
     pub fn forget_input(&self, hash: &PayloadHash) -> Result<usize, IndexError> {
         let _turn = self.shared.writing.lock();
-        let transactions = self.shared.index.transactions_of(hash)?;
-        let mut forgotten = 0;
-        for transaction in &transactions {
-            if let Some(mut record) = self.shared.index.record(transaction)? {
-                record.data = alloy_primitives::Bytes::new();
-                self.shared.index.replace_record(&record)?;
-                forgotten += 1;
-            }
+        let mut records = self.shared.index.records_of(hash)?;
+        for record in &mut records {
+            record.data = alloy_primitives::Bytes::new();
+            self.shared.index.replace_record(record)?;
         }
-        Ok(forgotten)
+        Ok(records.len())
     }
 
     /// Removes everything under `dir`, so that private execution begins again with the first block. While no ledger is open there.

@@ -170,7 +170,10 @@ impl Privacy {
             ledger.head().height() == 0,
         )
         .map_err(|e| storage(anyhow!("exchange of private payloads: {e}")))?;
-        exchange.set_state_view(Arc::new(PrivateView(private.clone())));
+        exchange.set_state_view(Arc::new(PrivateView {
+            private: private.clone(),
+            public: (*ledger).clone(),
+        }));
         let ready = private.clone();
         exchange.set_on_stored(Arc::new(move |_| ready.retry_now()));
         let chain: Arc<dyn PublicChain> = Arc::new(PublicView((*ledger).clone()));

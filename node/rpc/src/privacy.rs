@@ -216,13 +216,6 @@ pub trait PrivacyApi: fmt::Debug + Send + Sync {
     /// As [`private_state`](Self::private_state).
     fn private_root(&self, height: u64) -> Result<B256, PrivacyError>;
 
-    /// What this node, as a party, knows of a transaction by its public hash; `None` if it is no party, or not yet. Waits for
-    /// nothing; reads from the disk.
-    ///
-    /// # Errors
-    /// That of the store.
-    fn record(&self, transaction: &B256) -> Result<Option<PrivateRecord>, PrivacyError>;
-
     /// Records of the blocks from `first` to `last`, in the order of the chain. All of a block or nothing: ends after the block
     /// with which `limit` is reached. Waits for nothing; reads from the disk.
     ///

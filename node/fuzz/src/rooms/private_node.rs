@@ -310,10 +310,6 @@ impl PrivacyApi for PrivateNode {
         Ok(B256::ZERO)
     }
 
-    fn record(&self, _: &B256) -> Result<Option<PrivateRecord>, PrivacyError> {
-        Ok(None)
-    }
-
     fn records(&self, _: u64, _: u64, _: usize) -> Result<Vec<PrivateRecord>, PrivacyError> {
         Ok(Vec::new())
     }

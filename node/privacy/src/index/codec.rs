@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use alloy_primitives::{Address, B256, B512, Bytes, FixedBytes, Log, logs_bloom};
-use alloy_rlp::{RlpDecodable, RlpEncodable};
+use alloy_rlp::{Decodable as _, RlpDecodable, RlpEncodable};
 use quorate_chain::PublicForm;
 use quorate_enclave::{GroupId, NodeKey, PayloadHash, PrivacyFlag, PublicKey};
 
@@ -147,7 +147,20 @@ pub(super) fn encode_record(record: &PrivateRecord) -> Vec<u8> {
 }
 
 pub(super) fn decode_record(bytes: &[u8]) -> Result<PrivateRecord, String> {
-    let wire: RecordWire = decode(bytes)?;
+    record_of(decode(bytes)?)
+}
+
+/// Records that lie one behind the other.
+pub(super) fn decode_records(mut bytes: &[u8]) -> Result<Vec<PrivateRecord>, String> {
+    let mut records = Vec::new();
+    while !bytes.is_empty() {
+        let wire = RecordWire::decode(&mut bytes).map_err(|error| error.to_string())?;
+        records.push(record_of(wire)?);
+    }
+    Ok(records)
+}
+
+fn record_of(wire: RecordWire) -> Result<PrivateRecord, String> {
     check_version(wire.version)?;
     let text = |said: Bytes| {
         String::from_utf8(said.to_vec()).map_err(|_| "the reason is no text".to_owned())

@@ -141,8 +141,10 @@ fn large_entries_come_back_whole() {
             &Extended::default(),
         )
         .unwrap();
-    assert_eq!(index.record(&B256::repeat_byte(1)), Ok(Some(record(1, 4))));
-    assert_eq!(index.record(&B256::repeat_byte(2)), Ok(None));
+    assert_eq!(index.record_at(4, 3), Ok(Some(record(1, 4))));
+    for (height, position) in [(3, 3), (4, 2), (4, 4), (5, 3)] {
+        assert_eq!(index.record_at(height, position), Ok(None));
+    }
     for contract in &contracts {
         assert_eq!(
             index.contract(&contract.address),
@@ -216,41 +218,256 @@ fn rewinding_takes_back_exactly_what_came_later() {
     );
 }
 
+/// `count` records of a block at every second position; each eighth has so much input that it fills values alone.
+fn block(height: u64, count: u32) -> Vec<PrivateRecord> {
+    let each = (0..count).map(|n| {
+        let number = u8::try_from(n % 200).unwrap();
+        let length = if n % 8 == 2 { 5_000 } else { 300 };
+        PrivateRecord {
+            transaction: B256::from(U256::from(height * 1_000 + u64::from(n))),
+            position: 2 * n + 1,
+            data: vec![number; length].into(),
+            inner_hash: (n % 2 == 0).then(|| PayloadHash::from_bytes([number + 50; 64])),
+            ..record(number, height)
+        }
+    });
+    each.collect()
+}
+
+fn write(index: &Index, height: u64, records: &[PrivateRecord]) {
+    let before = index.records(0, u64::MAX).count() + records.len();
+    let position = position(height, before as u64);
+    let nothing = Extended::default();
+    index
+        .write_block(&position, None, records, &[], &nothing)
+        .unwrap();
+}
+
+fn all(index: &Index, from: u64, to: u64) -> Vec<PrivateRecord> {
+    index.records(from, to).collect::<Result<_, _>>().unwrap()
+}
+
 #[test]
-fn transactions_of_a_block_share_values_and_keep_their_order() {
+fn records_of_a_block_share_values_and_keep_their_order() {
     let kv = Arc::new(MemoryKv::new());
     let index = Index::new(Arc::clone(&kv) as Arc<dyn Kv>);
-    let of = |height: u64, count: u32| -> Vec<PrivateRecord> {
-        (0..count)
-            .map(|n| PrivateRecord {
-                transaction: B256::from(U256::from(height * 1_000 + u64::from(n))),
-                position: n,
-                data: Bytes::new(),
-                ..record(1, height)
-            })
-            .collect()
-    };
-    let mut expected = Vec::new();
-    for (height, count) in [(4, 1), (5, 250), (7, 122)] {
-        let records = of(height, count);
-        expected.extend(records.iter().map(|r| (height, r.transaction)));
-        let position = position(height, expected.len() as u64);
-        let nothing = Extended::default();
-        index
-            .write_block(&position, None, &records, &[], &nothing)
-            .unwrap();
+    let blocks = [block(4, 1), block(5, 25), block(7, 12)];
+    for records in &blocks {
+        write(&index, records[0].height, records);
     }
-    let found = |from, to| -> Vec<_> { index.transactions(from, to).map(Result::unwrap).collect() };
-    assert_eq!(found(0, u64::MAX), expected);
-    assert_eq!(found(5, 6), expected[1..251]);
-    let prefix = KeyRange::prefix(b"o".to_vec());
-    assert_eq!(kv.scan(prefix, Direction::Ascending).count(), 1 + 3 + 2);
+    let expected = blocks.concat();
+    assert_eq!(all(&index, 0, u64::MAX), expected);
+    assert_eq!(all(&index, 5, 6), blocks[1]);
+    for record in &expected {
+        let found = index.record_at(record.height, record.position);
+        assert_eq!(found, Ok(Some(record.clone())));
+        assert_eq!(
+            index.record_at(record.height, record.position + 1),
+            Ok(None)
+        );
+    }
+    let values = kv.scan(KeyRange::prefix(b"n".to_vec()), Direction::Ascending);
+    assert!(2 * values.count() < expected.len());
+    // Their input goes, and so do values.
+    for record in &expected {
+        let without = PrivateRecord {
+            data: Bytes::new(),
+            ..record.clone()
+        };
+        index.replace_record(&without).unwrap();
+        let found = index.record_at(record.height, record.position);
+        assert_eq!(found, Ok(Some(without)));
+    }
+    assert_eq!(all(&index, 0, u64::MAX).len(), expected.len());
     index.rewind(5, 0).unwrap();
-    assert_eq!(found(0, u64::MAX), expected[..251]);
+    assert_eq!(all(&index, 0, u64::MAX).len(), 26);
     let mut batch = Batch::new();
-    batch.put(order_key(6, 0), vec![0; 34]);
+    batch.put([&height_key(b'n', 6)[..], &[0; 6]].concat(), vec![0; 34]);
     kv.write(batch).unwrap();
-    assert!(index.transactions(6, 6).next().unwrap().is_err());
+    assert!(index.records(6, 6).next().unwrap().is_err());
+    assert!(index.record_at(6, 0).is_err());
+}
+
+/// An index whose runs are short.
+fn with_runs(kv: &Arc<MemoryKv>, entries: usize) -> Index {
+    let index = Index {
+        carried: Arc::new(Carried::new(entries)),
+        ..Index::new(Arc::clone(kv) as Arc<dyn Kv>)
+    };
+    index.load().unwrap();
+    index
+}
+
+/// Every record that there should be is found by each of its payloads.
+fn check_payloads(index: &Index, records: &[PrivateRecord]) {
+    for number in 0..=255 {
+        let hash = PayloadHash::from_bytes([number; 64]);
+        let carries = |r: &&PrivateRecord| r.hash == hash || r.inner_hash == Some(hash);
+        let expected: Vec<_> = records.iter().filter(carries).cloned().collect();
+        assert_eq!(index.records_of(&hash), Ok(expected), "payload {number}");
+    }
+}
+
+#[test]
+fn transactions_are_found_by_their_payloads_whether_in_a_run_or_not() {
+    for run_entries in [1, 7, 40, 300, 10_000] {
+        let kv = Arc::new(MemoryKv::new());
+        let index = with_runs(&kv, run_entries);
+        index.set_position(&position(0, 0)).unwrap();
+        let mut written = Vec::new();
+        // The same payloads in every block, one of them so often that it fills more than a value of a run.
+        for height in 1..=9 {
+            let mut records = block(height, 20);
+            for record in &mut records[4..] {
+                record.hash = PayloadHash::from_bytes([77; 64]);
+            }
+            write(&index, height, &records);
+            written.extend(records);
+        }
+        check_payloads(&index, &written);
+        // Another start, after a power loss or none.
+        kv.barrier().unwrap();
+        check_payloads(&with_runs(&kv, run_entries), &written);
+        // Blocks are taken back, and others of the same height have other private transactions.
+        index.rewind(4, 0).unwrap();
+        written.retain(|record| record.height <= 4);
+        let index = with_runs(&kv, run_entries);
+        check_payloads(&index, &written);
+        let mut others = block(5, 9);
+        for record in &mut others {
+            record.position += 1;
+            record.hash = PayloadHash::from_bytes([78; 64]);
+        }
+        write(&index, 5, &others);
+        written.extend(others);
+        check_payloads(&index, &written);
+        check_payloads(&with_runs(&kv, run_entries), &written);
+    }
+}
+
+#[test]
+fn a_power_loss_leaves_every_record_that_it_leaves_to_be_found() {
+    for seed in 0..60 {
+        let kv = Arc::new(MemoryKv::new());
+        let index = with_runs(&kv, 25);
+        index.set_position(&position(0, 0)).unwrap();
+        for height in 1..=6 {
+            write(
+                &index,
+                height,
+                &block(height, 3 + u32::try_from(seed % 7).unwrap()),
+            );
+        }
+        kv.crash_by_seed(seed);
+        let index = with_runs(&kv, 25);
+        let left = all(&index, 0, u64::MAX);
+        assert_eq!(index.position().unwrap().records, left.len() as u64);
+        check_payloads(&index, &left);
+    }
+}
+
+#[test]
+fn a_damaged_run_is_told() {
+    let kv = Arc::new(MemoryKv::new());
+    let index = with_runs(&kv, 1);
+    write(&index, 1, &[record(9, 1)]);
+    let hash = PayloadHash::from_bytes([9; 64]);
+    let key = kv.entries().into_iter().find(|(key, _)| key[0] == b'q');
+    let mut batch = Batch::new();
+    batch.put(key.unwrap().0, vec![9; 27]);
+    kv.write(batch).unwrap();
+    assert!(index.records_of(&hash).is_err());
+    let mut batch = Batch::new();
+    batch.put(b"d".to_vec(), vec![9; 15]);
+    kv.write(batch).unwrap();
+    assert!(index.load().is_err());
+}
+
+/// Enters records as format 1 did.
+fn put_earlier(kv: &MemoryKv, records: &[PrivateRecord]) {
+    let mut batch = Batch::new();
+    for record in records {
+        let bytes = codec::encode_record(record);
+        put_parts(
+            &mut batch,
+            &records::old_record_key(&record.transaction),
+            &bytes,
+        )
+        .unwrap();
+        for hash in [Some(&record.hash), record.inner_hash.as_ref()]
+            .into_iter()
+            .flatten()
+        {
+            batch.put(
+                old_payload_key(hash, record.transaction.as_slice()),
+                Vec::new(),
+            );
+        }
+    }
+    for together in records.chunks(3) {
+        let mut key = height_key(b'o', together[0].height);
+        key.extend_from_slice(&together[0].position.to_be_bytes());
+        let each = together
+            .iter()
+            .map(|r| [r.transaction.as_slice(), &[0]].concat());
+        batch.put(key, each.collect::<Vec<_>>().concat());
+    }
+    kv.write(batch).unwrap();
+}
+
+#[test]
+fn what_the_earlier_format_has_is_read_and_taken_back() {
+    let kv = Arc::new(MemoryKv::new());
+    let chain = Chain {
+        chain_id: 1,
+        genesis_hash: B256::repeat_byte(4),
+    };
+    let mut earlier = encode_chain(&chain);
+    earlier[0] = FORMAT_EARLIER;
+    let mut batch = Batch::new();
+    batch.put(KEY_FORMAT, earlier);
+    batch.put(KEY_CURSOR, encode_position(&position(6, 14)));
+    kv.write(batch).unwrap();
+    let mut written = [block(2, 5), block(4, 7)].concat();
+    let later = block(6, 2);
+    put_earlier(&kv, &written[..5]);
+    put_earlier(&kv, &written[5..]);
+    put_earlier(&kv, &later);
+
+    let index = Index::new(Arc::clone(&kv) as Arc<dyn Kv>);
+    assert_eq!(index.find(&chain), Ok(Found::Earlier));
+    let other = Chain {
+        genesis_hash: B256::ZERO,
+        ..chain
+    };
+    assert_eq!(index.find(&other), Ok(Found::Other(chain.genesis_hash)));
+    assert_eq!(index.rewind(5, 0), Ok(position(5, 12)));
+    assert_eq!(all(&index, 0, u64::MAX), written);
+    index.upgrade(&chain, 5).unwrap();
+    assert_eq!(index.find(&chain), Ok(Found::Ours));
+    let index = with_runs(&kv, 4);
+    check_payloads(&index, &written);
+    let new = block(6, 6);
+    write(&index, 6, &new);
+    written.extend(new);
+    check_payloads(&index, &written);
+    check_payloads(&with_runs(&kv, 4), &written);
+    assert_eq!(all(&index, 0, u64::MAX), written);
+    for record in &written {
+        let mut without = record.clone();
+        without.data = Bytes::new();
+        index.replace_record(&without).unwrap();
+        let found = index.record_at(record.height, record.position);
+        assert_eq!(found, Ok(Some(without)));
+    }
+    assert_eq!(index.rewind(3, 0), Ok(position(3, 5)));
+    let found = all(&index, 0, u64::MAX);
+    assert_eq!(found.len(), 5);
+    check_payloads(&with_runs(&kv, 4), &found);
+    let left = kv.entries().into_iter().map(|(key, _)| key[0]);
+    let left = left.filter(|kind| b"np".contains(kind)).count();
+    // Five payloads, and three more of inner transactions.
+    assert_eq!(left, 8);
 }
 
 #[test]

@@ -57,7 +57,7 @@ impl PrivateLedger {
         let index = Index::new(index);
         let found = index.find(&chain)?;
         match found {
-            Found::Empty | Found::Ours => {}
+            Found::Empty | Found::Ours | Found::Earlier => {}
             Found::Other(found) => {
                 return Err(LedgerOpenError::OtherChain {
                     expected: genesis_hash,
@@ -104,6 +104,10 @@ impl PrivateLedger {
             );
             position = index.rewind(cursor, private_height)?;
         }
+        if found == Found::Earlier {
+            index.upgrade(&chain, position.cursor)?;
+        }
+        index.load()?;
         let status = PrivateStatus {
             cursor: position.cursor,
             state_root: state.durable_root(),

@@ -94,14 +94,19 @@ impl PrivateLedger {
         self.state_at(height).map(|state| state.state_root())
     }
 
-    /// What came of a transaction; `None` if this node is no party of it, or has not got there yet.
+    /// What came of the transaction at a position of a block; `None` if this node is no party of it, or has not got there yet.
     ///
     /// # Errors
     /// [`PrivateReadError::Read`] if the storage failed.
-    pub fn record(&self, transaction: &B256) -> Result<Option<PrivateRecord>, PrivateReadError> {
-        let record = self.settled(|index| index.record(transaction))?;
-        let cursor = self.cursor();
-        Ok(record.filter(|record| record.height <= cursor))
+    pub fn record(
+        &self,
+        height: u64,
+        position: u32,
+    ) -> Result<Option<PrivateRecord>, PrivateReadError> {
+        if height > self.cursor() {
+            return Ok(None);
+        }
+        self.settled(|index| index.record_at(height, position))
     }
 
     /// True if a transaction that carries this payload was executed here.
@@ -109,7 +114,7 @@ impl PrivateLedger {
     /// # Errors
     /// [`PrivateReadError::Read`] if the storage failed.
     pub fn was_executed(&self, payload: &PayloadHash) -> Result<bool, PrivateReadError> {
-        let found = self.settled(|index| index.transactions_of(payload))?;
+        let found = self.settled(|index| index.records_of(payload))?;
         Ok(!found.is_empty())
     }
 
@@ -124,21 +129,24 @@ impl PrivateLedger {
         to: u64,
         limit: usize,
     ) -> Result<Vec<PrivateRecord>, PrivateReadError> {
-        let mut records: Vec<PrivateRecord> = Vec::new();
         let to = to.min(self.cursor());
         if from > to {
-            return Ok(records);
+            return Ok(Vec::new());
         }
-        for entry in self.shared.index.transactions(from, to) {
-            let (height, transaction) = entry.map_err(ReadError::from)?;
-            let next_block = records.last().is_some_and(|last| last.height < height);
-            if records.len() >= limit && (next_block || records.is_empty()) {
-                break;
+        self.settled(|index| {
+            let mut records: Vec<PrivateRecord> = Vec::new();
+            for record in index.records(from, to) {
+                let record = record?;
+                let next_block = records
+                    .last()
+                    .is_some_and(|last| last.height < record.height);
+                if records.len() >= limit && (next_block || records.is_empty()) {
+                    break;
+                }
+                records.push(record);
             }
-            let record = self.settled(|index| index.record(&transaction))?;
-            records.extend(record);
-        }
-        Ok(records)
+            Ok(records)
+        })
     }
 
     /// What holds for a private contract; `None` if there is none at this address.

@@ -53,7 +53,7 @@ async fn parties_share_a_contract_that_others_do_not_see() {
     }
 
     let outsider = &net.parties[2];
-    assert_eq!(outsider.ledger.record(&set), Ok(None));
+    assert_eq!(outsider.recorded(set), None);
     assert_eq!(outsider.ledger.contract(&contract), Ok(None));
     assert_eq!(
         (outsider.ledger.status().records, outsider.ledger.cursor()),

@@ -59,7 +59,7 @@ async fn execution_waits_for_a_payload_and_goes_on_in_order() {
             waiting: Some(Box::new(waiting)),
         })
     );
-    assert_eq!(party.ledger.record(&next_hash), Ok(None));
+    assert_eq!(party.recorded(next_hash), None);
     // What rests on the contracts' flags cannot be judged now; what does not, can be sent.
     let refused = net.simulate(
         &on_node(1, PrivacyFlag::PartyProtection),

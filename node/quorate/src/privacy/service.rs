@@ -13,6 +13,7 @@ use quorate_enclave::{
     Cursor, Delivery, Enclave, Erasure, ErasureReason, GroupId, NewGroup, PayloadHash,
     PrivacyGroup, PublicKey,
 };
+use quorate_engine::Ledger;
 use quorate_evm::{RootedState, contract_digest};
 use quorate_exchange::{Exchange, ExecutedDigest, Reception, StateView};
 use quorate_privacy::{
@@ -393,10 +394,6 @@ impl PrivacyApi for PrivacyService {
         self.ledger.root_at(height).map_err(of_read)
     }
 
-    fn record(&self, transaction: &B256) -> Result<Option<PrivateRecord>, PrivacyError> {
-        self.ledger.record(transaction).map_err(of_read)
-    }
-
     fn records(
         &self,
         first: u64,
@@ -432,17 +429,24 @@ impl PrivacyApi for PrivacyService {
 
 /// Private state as the exchange compares it.
 #[derive(Debug)]
-pub struct PrivateView(pub PrivateLedger);
+pub struct PrivateView {
+    /// The private one.
+    pub private: PrivateLedger,
+    /// The public one, which knows where transactions are.
+    pub public: Ledger,
+}
 
 impl StateView for PrivateView {
     fn contract_digest(&self, address: Address) -> Option<B256> {
-        let state = self.0.state_at(self.0.cursor()).ok()?;
+        let state = self.private.state_at(self.private.cursor()).ok()?;
         state.account(&address).ok().flatten()?;
         contract_digest(&state, &address).ok()
     }
 
     fn executed(&self, transaction: &B256) -> Option<ExecutedDigest> {
-        let record = self.0.record(transaction).ok().flatten()?;
+        let at = self.public.locate(transaction).ok().flatten()?;
+        let record = self.private.record(at.height, at.position);
+        let record = record.ok().flatten()?;
         Some(ExecutedDigest {
             height: record.height,
             digest: record.digest,
@@ -450,15 +454,19 @@ impl StateView for PrivateView {
     }
 
     fn was_executed(&self, payload: &PayloadHash) -> Result<bool, String> {
-        self.0.was_executed(payload).map_err(|e| e.to_string())
+        self.private
+            .was_executed(payload)
+            .map_err(|e| e.to_string())
     }
 
     fn handover(&self, transaction: &B256) -> Result<Option<HandoverHead>, String> {
-        self.0.handover(transaction).map_err(|e| e.to_string())
+        self.private
+            .handover(transaction)
+            .map_err(|e| e.to_string())
     }
 
     fn handover_page(&self, transaction: &B256, page: u32) -> Result<Vec<u8>, String> {
-        self.0
+        self.private
             .handover_page(transaction, page)
             .map_err(|e| e.to_string())
     }

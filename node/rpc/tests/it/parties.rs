@@ -573,14 +573,6 @@ impl PrivacyApi for FakePrivacy {
         Ok(self.state.state_root())
     }
 
-    fn record(&self, transaction: &B256) -> Result<Option<PrivateRecord>, PrivacyError> {
-        let inner = self.inner.lock();
-        let mut found = inner.records.iter();
-        Ok(found
-            .find(|record| record.transaction == *transaction)
-            .cloned())
-    }
-
     fn records(
         &self,
         first: u64,

@@ -125,7 +125,16 @@ impl Party {
     }
 
     pub fn record(&self, transaction: B256) -> PrivateRecord {
-        self.ledger.record(&transaction).unwrap().unwrap()
+        self.recorded(transaction).unwrap()
+    }
+
+    /// `None` if this node is no party of it, or has not got there yet.
+    pub fn recorded(&self, transaction: B256) -> Option<PrivateRecord> {
+        let all = self.ledger.records(0, u64::MAX, usize::MAX).unwrap();
+        let found = all.into_iter().find(|r| r.transaction == transaction)?;
+        let alone = self.ledger.record(found.height, found.position).unwrap();
+        assert_eq!(alone.as_ref(), Some(&found));
+        alone
     }
 
     pub fn root(&self) -> B256 {

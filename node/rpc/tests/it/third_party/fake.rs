@@ -345,10 +345,6 @@ impl PrivacyApi for FakePrivacy {
         off()
     }
 
-    fn record(&self, _: &B256) -> Result<Option<PrivateRecord>, PrivacyError> {
-        off()
-    }
-
     fn records(&self, _: u64, _: u64, _: usize) -> Result<Vec<PrivateRecord>, PrivacyError> {
         off()
     }
