@@ -16,6 +16,13 @@ const ORDERED_BYTES: usize = 33;
 /// Bytes of the kind, height and position that begin a key.
 const PLACE_BYTES: usize = 13;
 
+/// Records that share a value.
+struct Together {
+    /// Their key, without the number of a part.
+    place: Vec<u8>,
+    records: Vec<PrivateRecord>,
+}
+
 impl Index {
     /// Enters the records of a block, in order.
     pub(super) fn put_records(
@@ -48,7 +55,10 @@ impl Index {
         position: u32,
     ) -> Result<Option<PrivateRecord>, IndexError> {
         let found = match self.together_with(height, position)? {
-            Some((_, records)) => records.into_iter().find(|r| r.position == position),
+            Some(together) => {
+                let mut records = together.records.into_iter();
+                records.find(|record| record.position == position)
+            }
             None => None,
         };
         if found.is_some() {
@@ -95,12 +105,13 @@ impl Index {
     pub(crate) fn replace_record(&self, record: &PrivateRecord) -> Result<(), IndexError> {
         let mut batch = Batch::new();
         let (key, bytes) = match self.together_with(record.height, record.position)? {
-            Some((key, mut records)) => {
+            Some(Together { place, mut records }) => {
                 let same = |old: &&mut PrivateRecord| old.position == record.position;
                 if let Some(old) = records.iter_mut().find(same) {
                     *old = record.clone();
                 }
-                (key, records.iter().flat_map(codec::encode_record).collect())
+                let bytes = records.iter().flat_map(codec::encode_record);
+                (place, bytes.collect())
             }
             None => (
                 old_record_key(&record.transaction),
@@ -117,11 +128,7 @@ impl Index {
     }
 
     /// The records that share a value with the one at this position, if it is in this format, and their key.
-    fn together_with(
-        &self,
-        height: u64,
-        position: u32,
-    ) -> Result<Option<(Vec<u8>, Vec<PrivateRecord>)>, IndexError> {
+    fn together_with(&self, height: u64, position: u32) -> Result<Option<Together>, IndexError> {
         let mut end = place_key(height, position);
         // Behind all parts of what begins here.
         end.extend_from_slice(&[0xff; 3]);
@@ -136,7 +143,7 @@ impl Index {
         }
         let records = codec::decode_records(&bytes).map_err(|reason| damaged(&key, &reason))?;
         let holds = records.iter().any(|record| record.position == position);
-        Ok(holds.then_some((place, records)))
+        Ok(holds.then_some(Together { place, records }))
     }
 
     /// Records of format 1.
