@@ -31,6 +31,7 @@ mod extensions;
 mod records;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use alloy_primitives::{Address, B256};
 use alloy_trie::EMPTY_ROOT_HASH;
@@ -103,6 +104,8 @@ pub(crate) struct Index {
     kv: Arc<dyn Kv>,
     contracts: Arc<ContractCache>,
     carried: Arc<Carried>,
+    /// Height of the last block whose records are of the earlier format; the highest there is until that is known.
+    earlier: Arc<AtomicU64>,
 }
 
 impl Index {
@@ -111,6 +114,7 @@ impl Index {
             kv,
             contracts: Arc::default(),
             carried: Arc::new(Carried::new(carried::RUN_ENTRIES)),
+            earlier: Arc::new(AtomicU64::new(u64::MAX)),
         }
     }
 
@@ -152,6 +156,8 @@ impl Index {
 
     /// Reads what is held in memory. Once, after [`rewind`](Self::rewind) and [`upgrade`](Self::upgrade).
     pub(crate) fn load(&self) -> Result<(), IndexError> {
+        let earlier = self.last_of_earlier_format()?;
+        self.earlier.store(earlier, Ordering::Relaxed);
         let (runs, through) = carried::done(&*self.kv)?;
         let behind = self.records(through.saturating_add(1), u64::MAX);
         self.carried.load(runs, behind)

@@ -4,6 +4,8 @@
 //! Format 1 had a key for each record (`r`), and the order of a block's transactions beside it (`o`). Such entries stay as they are
 //! and are read; no height has entries of both kinds.
 
+use std::sync::atomic::Ordering;
+
 use alloy_primitives::B256;
 use quorate_kv::{Batch, Direction, KeyRange};
 
@@ -152,7 +154,10 @@ impl Index {
         from: u64,
         to: u64,
     ) -> impl Iterator<Item = Result<PrivateRecord, IndexError>> + '_ {
-        let ordered = self.kv.scan(heights(b'o', from, to), Direction::Ascending);
+        // Every block that is read asks here, and nearly none has such records.
+        let any = from <= self.earlier.load(Ordering::Relaxed);
+        let ordered = any.then(|| self.kv.scan(heights(b'o', from, to), Direction::Ascending));
+        let ordered = ordered.into_iter().flatten();
         let transactions = ordered.flat_map(|entry| match entry {
             Ok((key, value)) => match decode_order(&value) {
                 Some(found) => found.into_iter().map(Ok).collect(),
@@ -165,6 +170,19 @@ impl Index {
                 .and_then(|transaction| self.old_record(&transaction))
                 .transpose()
         })
+    }
+
+    /// Height of the last block with records of format 1; 0 if there is none.
+    pub(super) fn last_of_earlier_format(&self) -> Result<u64, IndexError> {
+        let all = KeyRange::prefix(b"o".to_vec());
+        let Some(last) = self.kv.scan(all, Direction::Descending).next() else {
+            return Ok(0);
+        };
+        let (key, _) = last?;
+        let height = key.get(1..9).and_then(|bytes| bytes.try_into().ok());
+        height
+            .map(u64::from_be_bytes)
+            .ok_or_else(|| damaged(&key, "has no height"))
     }
 
     /// A record of format 1.
