@@ -77,8 +77,11 @@ test-vectors: protoc ## Run published Ethereum test vectors (VECTORS=DIR: any fo
 lint: protoc ## Formatting, clippy with warnings as errors, licences and sources of dependencies
 	$(CARGO) fmt --all -- --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
-	@if command -v cargo-deny >/dev/null; then $(CARGO) deny --locked --offline check licenses bans sources; \
-	else echo "cargo-deny is not installed: licences and sources were not checked (cargo install cargo-deny)"; fi
+	@if ! command -v cargo-deny >/dev/null; then \
+	  echo "cargo-deny is not installed: licences and sources were not checked (cargo install cargo-deny)"; \
+	elif ! $(CARGO) fetch --locked; then \
+	  echo "licences and sources were not checked: that takes the dependencies of all platforms, and they could not be fetched"; \
+	else $(CARGO) deny --locked --offline check licenses bans sources; fi
 
 .PHONY: advisories
 advisories: ## Check dependencies against the RustSec database (needs the network)
