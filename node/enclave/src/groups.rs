@@ -299,17 +299,21 @@ impl PrivacyGroups {
         Ok(found)
     }
 
-    /// Groups that this key belongs to, at most `limit`.
+    /// Groups that this key belongs to, by rising id, behind `after`, at most `limit`.
     ///
     /// # Errors
     /// [`GroupError::Kv`], [`GroupError::Damaged`].
     pub fn of_member(
         &self,
         member: &PublicKey,
+        after: Option<&GroupId>,
         limit: usize,
     ) -> Result<Vec<PrivacyGroup>, GroupError> {
         let prefix = key(b'k', &[member.as_bytes()]);
-        self.collect(KeyRange::prefix(prefix.clone()), prefix.len(), limit)
+        let start = after.map_or(prefix.clone(), |id| {
+            key(b'k', &[member.as_bytes(), id.as_bytes(), &[0]])
+        });
+        self.collect(KeyRange::prefix_from(&prefix, start), prefix.len(), limit)
     }
 
     /// The group that a user means by this id or name.

@@ -303,6 +303,31 @@ impl PayloadStore {
         note: &str,
         now_ms: u64,
     ) -> Result<Option<Erasure>, StoreError> {
+        self.bury(hash, Some(reason), note, now_ms)
+    }
+
+    /// Gives up a payload that is not here: leaves a record as of an erased one, durably, so that it is not taken any more. Returns
+    /// that record, the old one if it was given up or erased before, and `None` if the payload is here.
+    ///
+    /// # Errors
+    /// As [`erase`](Self::erase).
+    pub fn give_up(
+        &self,
+        hash: &PayloadHash,
+        note: &str,
+        now_ms: u64,
+    ) -> Result<Option<Erasure>, StoreError> {
+        self.bury(hash, None, note, now_ms)
+    }
+
+    /// Leaves a tombstone: for a reason of a payload that is here, without one of a payload that is not.
+    fn bury(
+        &self,
+        hash: &PayloadHash,
+        reason: Option<ErasureReason>,
+        note: &str,
+        now_ms: u64,
+    ) -> Result<Option<Erasure>, StoreError> {
         if note.len() > NOTE_BYTES_MAX {
             return Err(StoreError::OutOfRange {
                 field: "note length",
@@ -318,11 +343,12 @@ impl PayloadStore {
                 self.settle(way)?;
                 continue;
             }
-            match self.index.entry(hash)? {
-                None => return Ok(None),
-                Some(Entry::Erased(erasure)) => return Ok(Some(erasure)),
-                Some(Entry::Live(_)) => {}
-            }
+            let reason = match (self.index.entry(hash)?, reason) {
+                (Some(Entry::Erased(erasure)), _) => return Ok(Some(erasure)),
+                (Some(Entry::Live(_)), Some(reason)) => reason,
+                (None, None) => ErasureReason::GivenUp,
+                (Some(Entry::Live(_)), None) | (None, Some(_)) => return Ok(None),
+            };
             let erasure = Erasure {
                 hash: *hash,
                 sequence: inner.take_sequence(),
@@ -343,24 +369,32 @@ impl PayloadStore {
         Ok(Some(erasure))
     }
 
-    /// Erases payloads whose time is over, at most `limit` of them, oldest first. Returns which.
+    /// Payloads whose time is over, with that time, in its order: behind one of them, at most `limit`.
     ///
     /// # Errors
-    /// As [`erase`](Self::erase).
-    pub fn expire(&self, now_ms: u64, limit: usize) -> Result<Vec<PayloadHash>, StoreError> {
+    /// [`StoreError::OutOfRange`] for `limit`; [`StoreError::Kv`], [`StoreError::Index`].
+    pub fn expired(
+        &self,
+        now_ms: u64,
+        after: Option<(u64, PayloadHash)>,
+        limit: usize,
+    ) -> Result<Vec<(u64, PayloadHash)>, StoreError> {
+        let limit = checked_limit(limit)?;
         self.settle_all()?;
-        let due: Result<Vec<_>, _> = self.index.expired(now_ms).take(limit).collect();
-        let mut erased = Vec::new();
-        for (at_ms, hash) in due? {
+        let mut expired = Vec::new();
+        for due in self.index.expired(now_ms, after) {
+            let (at_ms, hash) = due?;
             match self.index.entry(&hash)? {
                 Some(Entry::Live(live)) if live.expires_at_ms == Some(at_ms) => {
-                    self.erase(&hash, ErasureReason::Expired, "", now_ms)?;
-                    erased.push(hash);
+                    expired.push((at_ms, hash));
                 }
                 _ => self.index.forget_expiry(at_ms, &hash)?,
             }
+            if expired.len() >= limit {
+                break;
+            }
         }
-        Ok(erased)
+        Ok(expired)
     }
 
     /// Payloads in the order in which they were stored. A payload that gained a box moves to the end.

@@ -5,18 +5,17 @@ use alloy_primitives::Address;
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use quorate_enclave::{
-    Cursor, EnclaveError, ListQuery, NewGroup, PayloadHash, PrivacyFlag, PublicKey, Refusal,
-    StoreError, Stored,
+    Cursor, EnclaveError, ListQuery, PayloadHash, PrivacyFlag, PublicKey, Refusal, StoreError,
+    Stored,
 };
 use quorate_privacy::Terms;
 
-use crate::clock::now_ms;
 use crate::deliver::copy_for;
 use crate::keeping::{InTheClear, Looked};
 use crate::package::Package;
 use crate::wire::{
-    ANNOUNCED_MAX, Answer, Delivered, GroupItem, HISTORY_MAX, Handed, PAYLOADS_BYTES_SOFT_MAX,
-    Place, RefusalCode, Request, Taken,
+    ANNOUNCED_MAX, Answer, Delivered, HISTORY_MAX, Handed, PAYLOADS_BYTES_SOFT_MAX, Place,
+    RefusalCode, Request, Taken,
 };
 use crate::{Exchange, ExchangeError, MemberKeys, metrics};
 
@@ -55,14 +54,18 @@ impl Exchange {
             Request::Deliver { items } => Answer::Taken {
                 items: self.take_all(&members, member, items).await,
             },
-            Request::Withdraw { hash } => self.give_up(member, &hash),
+            Request::Withdraw { hash } => self.was_withdrawn(member, &hash),
             Request::Fetch { hashes } => self.hand_out(&members, member, hashes).await,
             Request::List { key, place, limit } => {
                 self.list(&members, member, key, place, limit).await
             }
+            Request::Erased { key, place, limit } => {
+                self.list_erased(&members, member, key, place, limit).await
+            }
             Request::Digests { items } => self.compare(member, items).await,
             Request::Group(group) => self.learn_group(&members, member, group).await,
             Request::Keys => self.tell_keys().await,
+            Request::Groups { key, after } => self.tell_groups(&members, member, key, after).await,
             Request::Statement { transaction } => self.vouch(&members, member, transaction).await,
             Request::State { transaction, page } => {
                 self.hand_over_state(&members, member, transaction, page)
@@ -204,7 +207,7 @@ impl Exchange {
     }
 
     /// The sender of a payload gave it up. Of a payload of others nothing is said.
-    fn give_up(&self, member: &MemberKeys, hash: &PayloadHash) -> Answer {
+    fn was_withdrawn(&self, member: &MemberKeys, hash: &PayloadHash) -> Answer {
         self.inner.reservations.withdraw(hash, &member.node);
         Answer::Noted
     }
@@ -358,32 +361,44 @@ impl Exchange {
         }
     }
 
-    /// A member says that there is a group with a key of ours.
-    async fn learn_group(
+    /// A page of the payloads that a key of the asker's sent or could read, and that were erased here.
+    async fn list_erased(
         &self,
         members: &[MemberKeys],
         member: &MemberKeys,
-        group: GroupItem,
+        key: PublicKey,
+        place: Place,
+        limit: u16,
     ) -> Answer {
-        let own = group.members.iter().any(|key| self.is_own(members, key));
-        let theirs = group.members.iter().any(|key| member.has(key));
-        if !own || !theirs {
-            let text = "a group is announced to its members by one of them";
-            return Answer::refused(RefusalCode::NotAuthentic, text);
-        }
-        let new = NewGroup {
-            name: group.name,
-            description: group.description,
-            members: group.members.into_iter().collect(),
-            payloads_live_ms: Some(group.payloads_live_ms).filter(|ms| *ms > 0),
-        };
-        let made = self.blocking(move |inner| Ok(inner.groups.create(new, now_ms())?));
-        match made.await {
-            Ok(_) => Answer::Noted,
-            Err(ExchangeError::Group(e @ quorate_enclave::GroupError::Malformed { .. })) => {
-                Answer::refused(RefusalCode::Malformed, e)
+        let limit = usize::from(limit);
+        let behind = match place {
+            Place::Start => None,
+            Place::BehindHash(hash) => Some(hash),
+            Place::Behind(_) => {
+                let text = "place: erased payloads are listed by their hash";
+                return Answer::refused(RefusalCode::Malformed, text);
             }
-            Err(e) => failed("learning a privacy group", &e),
+        };
+        if !self.belongs(members, member, &key) {
+            return Answer::Listed {
+                hashes: Vec::new(),
+                next: None,
+            };
+        }
+        let page = self.blocking(move |inner| {
+            let hashes = inner.records.erased_of(&key, behind.as_ref(), limit)?;
+            let last = hashes.last().copied().filter(|_| hashes.len() >= limit);
+            let mut erased = Vec::with_capacity(hashes.len());
+            for hash in hashes {
+                if matches!(inner.store.get(&hash)?, Some(Stored::Erased(_))) {
+                    erased.push(hash);
+                }
+            }
+            Ok((erased, last.map(Place::BehindHash)))
+        });
+        match page.await {
+            Ok((hashes, next)) => Answer::Listed { hashes, next },
+            Err(e) => failed("listing erased payloads", &e),
         }
     }
 

@@ -177,6 +177,15 @@ pub enum ExchangeError {
         /// The payload.
         hash: PayloadHash,
     },
+    /// The payload is here, so that there is nothing to give up. It can be erased.
+    #[error("payload {hash} is here: erase it, or leave it")]
+    Here {
+        /// The payload.
+        hash: PayloadHash,
+    },
+    /// Other members may still have what is missing here.
+    #[error("not every other member has given all that it has for this node: resync first")]
+    Incomplete,
     /// The payload is here and none of our keys opens it: the key that it was for is gone from the enclave.
     #[error("payload {hash} is here, and the enclave holds no key for it")]
     NoKey {
@@ -219,6 +228,12 @@ pub enum ExchangeError {
     /// The records failed.
     #[error(transparent)]
     Records(#[from] RecordError),
+    /// Private state could not be asked, or not be made durable.
+    #[error("private state: {reason}")]
+    PrivateState {
+        /// What its storage said.
+        reason: String,
+    },
     /// The node is stopping.
     #[error("the exchange is stopping")]
     Stopping,
@@ -238,6 +253,9 @@ impl ExchangeError {
             | Self::Refused { .. }
             | Self::Missing { .. }
             | Self::Erased { .. }
+            | Self::Here { .. }
+            | Self::Incomplete
+            | Self::PrivateState { .. }
             | Self::NoKey { .. }
             | Self::NotOurs { .. }
             | Self::Signature { .. }

@@ -357,7 +357,7 @@ impl Exchange {
 }
 
 impl Inner {
-    fn state_view(&self) -> Option<Arc<dyn StateView>> {
+    pub(crate) fn state_view(&self) -> Option<Arc<dyn StateView>> {
         self.state_view.read().clone()
     }
 

@@ -2,7 +2,7 @@
 
 use alloy_primitives::{Address, B256};
 use bytes::Bytes;
-use quorate_enclave::{Cursor, KeyAnnouncement, NodeKey, PayloadHash, PublicKey};
+use quorate_enclave::{Cursor, GroupId, KeyAnnouncement, NodeKey, PayloadHash, PublicKey};
 use quorate_privacy::{HandoverHead, HandoverOutcome};
 
 use crate::wire::{
@@ -45,7 +45,7 @@ pub fn messages_seeds() -> Vec<Vec<u8>> {
 const HASH: PayloadHash = PayloadHash::from_bytes([7; 64]);
 const KEY: PublicKey = PublicKey::from_bytes([3; 32]);
 
-fn questions() -> [Request; 9] {
+fn questions() -> [Request; 11] {
     let transaction = B256::repeat_byte(1);
     [
         Request::Deliver {
@@ -71,22 +71,35 @@ fn questions() -> [Request; 9] {
                 digest: B256::repeat_byte(2),
             }],
         },
-        Request::Group(GroupItem {
-            name: "settlement".into(),
-            description: "of trades".into(),
-            payloads_live_ms: 1_000,
-            members: vec![KEY],
-        }),
+        Request::Group(group()),
         Request::Keys,
         Request::Statement { transaction },
         Request::State {
             transaction,
             page: 2,
         },
+        Request::Erased {
+            key: KEY,
+            place: Place::Start,
+            limit: 1000,
+        },
+        Request::Groups {
+            key: KEY,
+            after: Some(GroupId::from_bytes([9; 32])),
+        },
     ]
 }
 
-fn answers() -> [Answer; 10] {
+fn group() -> GroupItem {
+    GroupItem {
+        name: "settlement".into(),
+        description: "of trades".into(),
+        payloads_live_ms: 1_000,
+        members: vec![KEY],
+    }
+}
+
+fn answers() -> [Answer; 11] {
     let digest = B256::repeat_byte(2);
     let statement = |outcome| Answer::Statement {
         signed: Some((
@@ -148,6 +161,9 @@ fn answers() -> [Answer; 10] {
         }),
         Answer::Page {
             bytes: Bytes::from_static(b"page"),
+        },
+        Answer::Groups {
+            items: vec![group()],
         },
     ]
 }

@@ -1,11 +1,13 @@
-//! Privacy groups: made here, announced to the members that they concern.
+//! Privacy groups: made here, announced to the members that they concern, asked for by one that lost its disk.
 
 use std::collections::BTreeSet;
 
 use quorate_enclave::{GroupId, NewGroup, PrivacyGroup, PublicKey};
 
+use crate::answer::failed;
 use crate::clock::now_ms;
-use crate::wire::{Answer, GroupItem, Request};
+use crate::fetch::FetchFailed;
+use crate::wire::{Answer, GROUPS_MAX, GroupItem, RefusalCode, Request};
 use crate::{Exchange, ExchangeError, GroupCreated, MemberKeys, Unacknowledged};
 
 impl Exchange {
@@ -25,12 +27,7 @@ impl Exchange {
         }
         let made = self.blocking(move |inner| Ok(inner.groups.create(new, now_ms())?));
         let group = made.await?;
-        let request = Request::Group(GroupItem {
-            name: group.name.clone(),
-            description: group.description.clone(),
-            payloads_live_ms: group.payloads_live_ms.unwrap_or(0),
-            members: group.members.iter().copied().collect(),
-        });
+        let request = Request::Group(item(group.clone()));
         let concerned = members
             .iter()
             .filter(|m| !m.this && group.members.iter().any(|key| m.has(key)));
@@ -55,6 +52,101 @@ impl Exchange {
             organisation: member.organisation.clone(),
             reason,
         })
+    }
+
+    /// A member says that there is a group with a key of ours.
+    pub(crate) async fn learn_group(
+        &self,
+        members: &[MemberKeys],
+        member: &MemberKeys,
+        group: GroupItem,
+    ) -> Answer {
+        let own = group.members.iter().any(|key| self.is_own(members, key));
+        let theirs = group.members.iter().any(|key| member.has(key));
+        if !own || !theirs {
+            let text = "a group is announced to its members by one of them";
+            return Answer::refused(RefusalCode::NotAuthentic, text);
+        }
+        let new = NewGroup {
+            name: group.name,
+            description: group.description,
+            members: group.members.into_iter().collect(),
+            payloads_live_ms: Some(group.payloads_live_ms).filter(|ms| *ms > 0),
+        };
+        let made = self.blocking(move |inner| Ok(inner.groups.create(new, now_ms())?));
+        match made.await {
+            Ok(_) => Answer::Noted,
+            Err(ExchangeError::Group(e @ quorate_enclave::GroupError::Malformed { .. })) => {
+                Answer::refused(RefusalCode::Malformed, e)
+            }
+            Err(e) => failed("learning a privacy group", &e),
+        }
+    }
+
+    /// A page of the groups with a key of the asker's.
+    pub(crate) async fn tell_groups(
+        &self,
+        members: &[MemberKeys],
+        member: &MemberKeys,
+        key: PublicKey,
+        after: Option<GroupId>,
+    ) -> Answer {
+        if !self.belongs(members, member, &key) {
+            return Answer::Groups { items: Vec::new() };
+        }
+        let page = self
+            .blocking(move |inner| Ok(inner.groups.of_member(&key, after.as_ref(), GROUPS_MAX)?));
+        match page.await {
+            Ok(groups) => Answer::Groups {
+                items: groups.into_iter().map(item).collect(),
+            },
+            Err(e) => failed("telling of privacy groups", &e),
+        }
+    }
+
+    /// Learns from a member the groups with this key of ours, which were on a disk that is lost.
+    pub(crate) async fn resync_groups(
+        &self,
+        members: &[MemberKeys],
+        member: &MemberKeys,
+        key: PublicKey,
+    ) -> Result<(), FetchFailed> {
+        let mut after = None;
+        loop {
+            let request = Request::Groups { key, after };
+            let answer = self.ask_for(member.raft_id, &request).await;
+            let items = match answer.map_err(|e| FetchFailed::Peer(e.to_string()))? {
+                Answer::Groups { items } => items,
+                Answer::Refused { text, .. } => return Err(FetchFailed::Peer(text)),
+                other => {
+                    let reason = format!("it answers {}", other.name());
+                    return Err(FetchFailed::Peer(reason));
+                }
+            };
+            let more = items.len() == GROUPS_MAX;
+            for group in items {
+                let keys = group.members.iter().copied().collect();
+                let id = GroupId::of(self.inner.identity.chain_id, &group.name, &keys);
+                if after.is_some_and(|after| id <= after) {
+                    let reason = "its list of groups goes back to where it was".to_owned();
+                    return Err(FetchFailed::Peer(reason));
+                }
+                after = Some(id);
+                match self.learn_group(members, member, group).await {
+                    Answer::Noted => {}
+                    Answer::Refused { text, .. } => {
+                        tracing::warn!(raft_id = member.raft_id, group = %id, reason = text, "a privacy group is not taken over");
+                    }
+                    other => {
+                        let reason = format!("learning a group came to {}", other.name());
+                        return Err(FetchFailed::Peer(reason));
+                    }
+                }
+            }
+            if !more {
+                return Ok(());
+            }
+        }
     }
 
     /// A privacy group by its id.
@@ -104,5 +196,14 @@ impl Exchange {
     pub async fn delete_group(&self, id: GroupId) -> Result<Option<PrivacyGroup>, ExchangeError> {
         self.blocking(move |inner| Ok(inner.groups.delete(&id)?))
             .await
+    }
+}
+
+fn item(group: PrivacyGroup) -> GroupItem {
+    GroupItem {
+        name: group.name,
+        description: group.description,
+        payloads_live_ms: group.payloads_live_ms.unwrap_or(0),
+        members: group.members.into_iter().collect(),
     }
 }

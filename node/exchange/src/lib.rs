@@ -65,6 +65,7 @@ mod deliver;
 mod digests;
 mod distribute;
 mod distribution;
+mod erasing;
 mod error;
 mod exchange;
 mod fetch;

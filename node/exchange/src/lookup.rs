@@ -157,7 +157,24 @@ impl Exchange {
         senders: &[PublicKey],
     ) -> Lookup {
         let complete = self.is_complete();
+        let erased = match self.inner.records.who_erased(&hash) {
+            Ok(by) => by.map(|node| {
+                format!(
+                    "payload {hash} is not here, and member {node} erased it: nobody else may have it, and without it private execution goes on only if it is given up"
+                )
+            }),
+            Err(e) => {
+                return Lookup::Unknown {
+                    reason: format!("payload {hash} is not here, and {e}"),
+                };
+            }
+        };
         if reference.tags.is_empty() {
+            // Tags would say whose it is. So it is the word of another party that this one is not foreign.
+            if let Some(reason) = erased {
+                self.inner.wanted.add(&hash, None);
+                return Lookup::Unknown { reason };
+            }
             if complete {
                 return Lookup::NotAParty;
             }
@@ -176,8 +193,9 @@ impl Exchange {
         match self.inner.enclave.recognise(request).await {
             Ok(Some(found)) => {
                 self.inner.wanted.add(&hash, Some(found.sender));
+                let waiting = || format!("waiting for payload {hash} from {}", found.sender);
                 Lookup::Unknown {
-                    reason: format!("waiting for payload {hash} from {}", found.sender),
+                    reason: erased.unwrap_or_else(waiting),
                 }
             }
             // Somebody may have sent it under a key that this node never heard of.

@@ -125,6 +125,13 @@ pub trait StateView: Send + Sync + fmt::Debug {
     /// What the storage said.
     fn was_executed(&self, payload: &PayloadHash) -> Result<bool, String>;
 
+    /// Payloads are about to be erased, or were: what came of them is made durable, since they cannot be executed again, and what they
+    /// said is taken out of the records of the transactions that carried them. Durable when it returns; waits for the disk.
+    ///
+    /// # Errors
+    /// What the storage said.
+    fn let_go(&self, payloads: &[PayloadHash]) -> Result<(), String>;
+
     /// What came of an accepting vote here; `None` if it was not executed here, or not yet. May wait for the disk.
     ///
     /// # Errors

@@ -3,13 +3,9 @@
 use std::collections::BTreeSet;
 
 use quorate_enclave::{
-    Cursor, Delivery, DeliveryState, Erasure, ErasureReason, LIST_LIMIT_MAX, ListQuery,
-    OutboxStatus, PayloadHash, Stored,
+    Cursor, Delivery, DeliveryState, LIST_LIMIT_MAX, ListQuery, OutboxStatus, PayloadHash, Stored,
 };
 
-use crate::cache::Erasing;
-use crate::clock::now_ms;
-use crate::exchange::Inner;
 use crate::lookup::Held;
 use crate::{Exchange, ExchangeError, Received, Reception};
 
@@ -21,8 +17,14 @@ impl Exchange {
     pub async fn receive(&self, hash: PayloadHash) -> Result<Reception, ExchangeError> {
         let found = self.blocking(move |inner| Ok(inner.store.get(&hash)?));
         let envelope = match found.await? {
-            None if self.is_complete() => return Ok(Reception::NotAParty),
-            None => return Ok(Reception::Missing),
+            None if !self.is_complete() => return Ok(Reception::Missing),
+            None => {
+                let erased = self.blocking(move |inner| Ok(inner.records.who_erased(&hash)?));
+                return Ok(match erased.await? {
+                    None => Reception::NotAParty,
+                    Some(_) => Reception::Missing,
+                });
+            }
             Some(Stored::Erased(erasure)) => return Ok(Reception::Erased(erasure)),
             Some(Stored::Held { envelope, .. }) => envelope,
         };
@@ -163,52 +165,4 @@ impl Exchange {
     pub fn outbox_status(&self) -> Result<OutboxStatus, ExchangeError> {
         Ok(self.inner.outbox.status()?)
     }
-
-    /// Overwrites a payload here for ever; its hash, and the record of this, stay. Others are not asked to do the same.
-    ///
-    /// # Errors
-    /// [`ExchangeError::Missing`], [`ExchangeError::Store`].
-    pub async fn erase(
-        &self,
-        hash: PayloadHash,
-        reason: ErasureReason,
-        note: String,
-    ) -> Result<Erasure, ExchangeError> {
-        let erased = self
-            .blocking(move |inner| {
-                let erasing = inner.cache.erasing();
-                let erased = inner.store.erase(&hash, reason, &note, now_ms())?;
-                forget(inner, &erasing, &[hash])?;
-                Ok(erased)
-            })
-            .await?;
-        erased.ok_or(ExchangeError::Missing { hash })
-    }
-
-    /// Erasures in the order in which they happened, behind a place, at most `limit`.
-    ///
-    /// # Errors
-    /// [`ExchangeError::Store`].
-    pub async fn erasures(
-        &self,
-        after: Option<Cursor>,
-        limit: usize,
-    ) -> Result<Vec<Erasure>, ExchangeError> {
-        self.blocking(move |inner| Ok(inner.store.erasures(after, limit)?))
-            .await
-    }
-}
-
-/// Nothing of an erased payload stays in memory, or goes on to be delivered.
-pub(crate) fn forget(
-    inner: &Inner,
-    erasing: &Erasing<'_>,
-    hashes: &[PayloadHash],
-) -> Result<(), ExchangeError> {
-    for hash in hashes {
-        erasing.remove(hash);
-        inner.wanted.found(hash);
-        inner.outbox.forget(hash)?;
-    }
-    Ok(())
 }

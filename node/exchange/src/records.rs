@@ -6,14 +6,19 @@
 //! h                        → nothing: the keys that members had before this node knew them were learned
 //! t | hash (64) | part (1) → signed terms of a payload, in parts: earlier versions kept them here, now they lie beside the payload
 //! p | key (32) | hash      → nothing: the payload's terms name this party
+//! e | key (32) | hash      → nothing: this party lost the payload if it was erased here
+//! g | hash                 → node (33): that member says that it erased the payload, which is ours too
 //! d | hash                 → when it was acknowledged as asked, ms (8), if its transaction did not come soon after
 //! k | key (32)             → node (33) | 1: this node saw it in the table; 0: another member said so
 //! a | number (8)           → alarm
 //! b | transaction | node   → number of the alarm about these two
 //! ```
 
+mod erased;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use alloy_primitives::B256;
 use parking_lot::Mutex;
@@ -36,6 +41,8 @@ pub(crate) struct Records {
     kv: Arc<dyn Kv>,
     barrier: GroupBarrier,
     state: Mutex<State>,
+    /// False: nobody ever said that it erased a payload of ours.
+    any_erased_elsewhere: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -78,10 +85,12 @@ impl Records {
             }
         }
         let state = read_state(&*kv)?;
+        let any_erased_elsewhere = !hashes_behind(&*kv, key(b'g', &[]), None, 1)?.is_empty();
         Ok(Self {
             barrier: GroupBarrier::new(Arc::clone(&kv)),
             kv,
             state: Mutex::new(state),
+            any_erased_elsewhere: AtomicBool::new(any_erased_elsewhere),
         })
     }
 
@@ -146,19 +155,7 @@ impl Records {
         behind: Option<&PayloadHash>,
         limit: usize,
     ) -> Result<Vec<PayloadHash>, RecordError> {
-        let prefix = key(b'p', &[party.as_bytes()]);
-        let start = behind.map_or(prefix.clone(), |hash| {
-            key(b'p', &[party.as_bytes(), hash.as_bytes(), &[0]])
-        });
-        let range = KeyRange::prefix_from(&prefix, start);
-        let found = self.kv.scan(range, Direction::Ascending).take(limit);
-        let hashes = found.map(|entry| {
-            let (found, _) = entry?;
-            let hash = found.get(prefix.len()..).unwrap_or_default().try_into();
-            let hash = hash.map_err(|_| RecordError::Damaged { entry: "party" })?;
-            Ok(PayloadHash::from_bytes(hash))
-        });
-        hashes.collect()
+        hashes_behind(&*self.kv, key(b'p', &[party.as_bytes()]), behind, limit)
     }
 
     /// Remembers when payloads were acknowledged as their senders asked; not durable: it says what happened, no more.
@@ -332,6 +329,29 @@ fn read_state(kv: &dyn Kv) -> Result<State, RecordError> {
         first_alarm: end(Direction::Ascending)?.unwrap_or(next_alarm),
         next_alarm,
     })
+}
+
+/// The payload hashes that follow a prefix, behind one of them.
+fn hashes_behind(
+    kv: &dyn Kv,
+    prefix: Vec<u8>,
+    behind: Option<&PayloadHash>,
+    limit: usize,
+) -> Result<Vec<PayloadHash>, RecordError> {
+    let mut start = prefix.clone();
+    if let Some(hash) = behind {
+        start.extend_from_slice(hash.as_bytes());
+        start.push(0);
+    }
+    let range = KeyRange::prefix_from(&prefix, start);
+    let found = kv.scan(range, Direction::Ascending).take(limit);
+    let hashes = found.map(|entry| {
+        let (found, _) = entry?;
+        let hash = found.get(prefix.len()..).unwrap_or_default().try_into();
+        let hash = hash.map_err(|_| RecordError::Damaged { entry: "payload" })?;
+        Ok(PayloadHash::from_bytes(hash))
+    });
+    hashes.collect()
 }
 
 fn identity_value(identity: &ExchangeIdentity) -> Vec<u8> {

@@ -10,6 +10,24 @@ use crate::{Exchange, ExchangeError, MemberKeys, MemberResync, ResyncReport};
 
 /// Most pages of one member's listing for one key: 100 million payloads.
 const PAGES_MAX: usize = 100_000;
+/// The same of those that it erased, which are believed and remembered: 10 million.
+const ERASED_PAGES_MAX: usize = 10_000;
+
+/// What a member is asked to list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Listing {
+    Held,
+    Erased,
+}
+
+impl Listing {
+    const fn pages_max(self) -> usize {
+        match self {
+            Self::Held => PAGES_MAX,
+            Self::Erased => ERASED_PAGES_MAX,
+        }
+    }
+}
 
 impl Exchange {
     /// Asks all other members that have, or had, keys, to the end of their lists, for payloads that a key of ours may read or sent. When every one of them
@@ -73,15 +91,31 @@ impl Exchange {
             fetched: 0,
             held: 0,
             failed: 0,
+            erased: 0,
             error: None,
         };
+        // Before payloads: a group says how long its payloads live. A node that has lost nothing has deleted what it does not have.
+        let lost = !self.is_complete();
+        let members = self.members();
         for key in keys {
-            match self.resync_key(member, key, &mut report).await {
-                Ok(()) => {}
-                Err(FetchFailed::Here(e)) => return Err(e),
-                Err(FetchFailed::Peer(reason)) => {
-                    report.error = Some(reason);
-                    break;
+            if lost {
+                match self.resync_groups(&members, member, *key).await {
+                    Ok(()) => {}
+                    Err(FetchFailed::Here(e)) => return Err(e),
+                    Err(FetchFailed::Peer(reason)) => {
+                        report.error = Some(reason);
+                        return Ok(report);
+                    }
+                }
+            }
+            for listing in [Listing::Held, Listing::Erased] {
+                match self.resync_key(member, key, listing, &mut report).await {
+                    Ok(()) => {}
+                    Err(FetchFailed::Here(e)) => return Err(e),
+                    Err(FetchFailed::Peer(reason)) => {
+                        report.error = Some(reason);
+                        return Ok(report);
+                    }
                 }
             }
         }
@@ -92,14 +126,16 @@ impl Exchange {
         &self,
         member: &MemberKeys,
         key: &PublicKey,
+        listing: Listing,
         report: &mut MemberResync,
     ) -> Result<(), FetchFailed> {
         let mut place = Place::Start;
-        for _ in 0..PAGES_MAX {
-            let request = Request::List {
-                key: *key,
-                place,
-                limit: u16::try_from(LIST_MAX).unwrap_or(u16::MAX),
+        let limit = u16::try_from(LIST_MAX).unwrap_or(u16::MAX);
+        for _ in 0..listing.pages_max() {
+            let key = *key;
+            let request = match listing {
+                Listing::Held => Request::List { key, place, limit },
+                Listing::Erased => Request::Erased { key, place, limit },
             };
             let answer = self.ask_for(member.raft_id, &request).await;
             let (hashes, next) = match answer.map_err(|e| FetchFailed::Peer(e.to_string()))? {
@@ -110,7 +146,14 @@ impl Exchange {
                     return Err(FetchFailed::Peer(reason));
                 }
             };
-            self.resync_page(member, hashes, report).await?;
+            match listing {
+                Listing::Held => self.resync_page(member, hashes, report).await?,
+                Listing::Erased => {
+                    let erased = self.hear_of_erased(member, hashes).await;
+                    let erased = erased.map_err(FetchFailed::Here)?;
+                    report.erased = report.erased.saturating_add(erased);
+                }
+            }
             match next {
                 None => return Ok(()),
                 Some(next) if !is_behind(&next, &place) => {
@@ -146,6 +189,27 @@ impl Exchange {
             }
         }
         Ok(())
+    }
+
+    /// A member says that it erased these payloads of ours. Returns how many of them are not here either.
+    async fn hear_of_erased(
+        &self,
+        member: &MemberKeys,
+        hashes: Vec<PayloadHash>,
+    ) -> Result<u64, ExchangeError> {
+        let by = member.node;
+        self.blocking(move |inner| {
+            let mut absent = Vec::new();
+            for hash in hashes {
+                if inner.store.get(&hash).is_ok_and(|stored| stored.is_none()) {
+                    absent.push(hash);
+                }
+            }
+            inner.records.erased_elsewhere(&absent, &by)?;
+            inner.records.make_durable()?;
+            Ok(count(absent.len()))
+        })
+        .await
     }
 
     /// Which of these payloads are not here as they should be, and how many are.

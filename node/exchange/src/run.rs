@@ -12,7 +12,6 @@ use crate::clock::now_ms;
 use crate::deliver::{Outcome, Parcel, parcel};
 use crate::exchange::Inner;
 use crate::package::Package;
-use crate::reads::forget;
 use crate::recipients::Recipient;
 use crate::{Exchange, ExchangeError, MemberKeys, metrics};
 
@@ -20,7 +19,7 @@ use crate::{Exchange, ExchangeError, MemberKeys, metrics};
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Pause between two looks for payloads whose time is over.
 const EXPIRY_PAUSE: Duration = Duration::from_secs(10);
-/// Payloads that are erased, and deliveries that are taken, in one go.
+/// Deliveries that are taken in one go.
 const BATCH: usize = 256;
 /// Deliveries that become due at once when their member is back. Further ones keep their time.
 const WAKE_MAX: usize = 10_000;
@@ -215,17 +214,8 @@ impl Exchange {
             // The table is looked at from time to time, so that no key passes unseen.
             self.members();
             self.write_acknowledged(false).await?;
-            let erased = self
-                .blocking(|inner| {
-                    let erasing = inner.cache.erasing();
-                    let erased = inner.store.expire(now_ms(), BATCH)?;
-                    forget(inner, &erasing, &erased)?;
-                    Ok(erased.len())
-                })
-                .await?;
-            if erased < BATCH {
-                tokio::time::sleep(EXPIRY_PAUSE).await;
-            }
+            self.expiry_round().await?;
+            tokio::time::sleep(EXPIRY_PAUSE).await;
         }
     }
 

@@ -7,11 +7,12 @@
 //!   3 fetch      count (1) and payload hashes                               → payloads
 //!   4 list       party key (32) | place | limit (2)                         → listed
 //!   5 digests    count (2) and [transaction (32) | height (8) | payload hash (64) | digest (32)] → differences
-//!   6 group      length (1) and name | length (2) and description | payloads live for, ms (8), 0 for ever
-//!                | count (2) and keys (32 each, rising)                     → noted or refused
+//!   6 group      group                                                      → noted or refused
 //!   7 keys                                                                  → keys
 //!   8 statement  vote's transaction (32)                                    → statement or refused
 //!   9 state      vote's transaction (32) | page (4)                         → page or refused
+//!   10 erased    party key (32) | place, not a time | limit (2)             → listed
+//!   11 groups    party key (32) | 0, or 1 and id of a group (32) to go on behind → groups
 //! answer   1 | kind (1) | …
 //!   1 taken      count (1) and for each payload, in order: 0 stored
 //!                | 1, code (1), length (2) and text, UTF-8: refused | 2 and contract (20): conflict
@@ -24,17 +25,21 @@
 //!   9 statement  0, or 1 and offer (20), newcomer (32), signature (65) and 0 and reason to the end, UTF-8,
 //!                or 1 and digest (32) and bytes of the state (4)
 //!   10 page      bytes to the end
+//!   11 groups    count (1) and groups by rising id; fewer than 32: there are no more
+//! group    length (1) and name | length (2) and description | payloads live for, ms (8), 0 for ever | count (2) and keys (32 each, rising)
 //! place    0 from the start | 1, time (8), sequence (8) behind this one | 2, payload hash (64) behind this one
 //! ```
 //! Every length is checked before memory is taken, and what is left over is refused.
 
 mod answer;
+mod group;
 mod reader;
 mod request;
 
 use alloy_primitives::{Address, B256};
 pub(crate) use answer::Answer;
 use bytes::Bytes;
+use group::{put_group, read_group};
 use quorate_enclave::{Cursor, PayloadHash, PublicKey};
 use reader::Reader;
 pub(crate) use request::Request;
@@ -47,6 +52,8 @@ pub(crate) const FETCH_MAX: usize = 64;
 pub(crate) const DELIVER_MAX: usize = 64;
 /// Most hashes of one page of a listing.
 pub(crate) const LIST_MAX: usize = 1000;
+/// Most groups of one page.
+pub(crate) const GROUPS_MAX: usize = 32;
 /// Most digests of one message.
 pub(crate) const DIGESTS_MAX: usize = 256;
 /// Most keys that a member announces.

@@ -33,7 +33,7 @@ pub enum Lookup {
     Party(Box<PrivatePayload>),
     /// None of our keys is a party. This is certain.
     NotAParty,
-    /// We were a party and the payload was erased on request.
+    /// We were a party and the payload was erased, or we do without it.
     Erased,
     /// Not known yet: the payload is missing, or the enclave did not answer.
     Unknown {

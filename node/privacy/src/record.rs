@@ -49,7 +49,7 @@ pub struct PrivateRecord {
     pub flag: PrivacyFlag,
     /// The privacy group, if one was named.
     pub group: Option<GroupId>,
-    /// Our key. `None` if the payload was erased before it was executed.
+    /// Our key. `None` if the payload was erased, or given up, before it was executed.
     pub as_recipient: Option<PublicKey>,
     /// The sender's key, under the same condition.
     pub sender_key: Option<PublicKey>,
@@ -108,7 +108,7 @@ impl PrivateRecord {
     pub fn reason(&self) -> Option<&str> {
         match &self.outcome {
             RecordOutcome::Halted { reason } | RecordOutcome::Refused { reason } => Some(reason),
-            RecordOutcome::Erased => Some("the payload was erased"),
+            RecordOutcome::Erased => Some("the payload was erased or given up"),
             RecordOutcome::Success | RecordOutcome::Reverted { .. } => None,
         }
     }

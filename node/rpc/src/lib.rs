@@ -76,7 +76,7 @@ pub use membership::{
 };
 pub use privacy::{
     Acknowledgements, Distributed, DivergenceAlarm, EXECUTION_WAIT_MS, ExtensionAction,
-    ExtensionSend, MemberKeys, MemberResyncView, PRIVACY_PAGE_MAX, PayloadView, PrivacyApi,
+    ExtensionSend, GiveUp, MemberKeys, MemberResyncView, PRIVACY_PAGE_MAX, PayloadView, PrivacyApi,
     PrivacyError, PrivacySettings, PrivacyStatusView, PrivateArguments, PrivateSend,
     ReceivedPayload, ResyncView, StoredSend, Tag, TransactionParts,
 };

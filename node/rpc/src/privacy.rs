@@ -20,9 +20,9 @@ use tokio::sync::watch;
 
 pub use error::PrivacyError;
 pub use types::{
-    Acknowledgements, Distributed, DivergenceAlarm, ExtensionAction, ExtensionSend, MemberKeys,
-    MemberResyncView, PayloadView, PrivacySettings, PrivacyStatusView, PrivateArguments,
-    PrivateSend, ReceivedPayload, ResyncView, StoredSend, Tag, TransactionParts,
+    Acknowledgements, Distributed, DivergenceAlarm, ExtensionAction, ExtensionSend, GiveUp,
+    MemberKeys, MemberResyncView, PayloadView, PrivacySettings, PrivacyStatusView,
+    PrivateArguments, PrivateSend, ReceivedPayload, ResyncView, StoredSend, Tag, TransactionParts,
 };
 
 /// Longest wait for private execution before a read is refused with [`PrivacyError::Behind`], in milliseconds.
@@ -105,6 +105,14 @@ pub trait PrivacyApi: fmt::Debug + Send + Sync {
         hash: PayloadHash,
         note: String,
     ) -> BoxFuture<'_, Result<Erasure, PrivacyError>>;
+
+    /// Goes on without payloads that are not here, and returns how many these were. `note` as of [`erase`](Self::erase); the records
+    /// are among those of erased payloads.
+    ///
+    /// # Errors
+    /// [`PrivacyError::Refused`] if private execution does not wait for that payload, or if other members may still have what was
+    /// erased; or that of the store.
+    fn give_up(&self, what: GiveUp, note: String) -> BoxFuture<'_, Result<u64, PrivacyError>>;
 
     /// Records of erased payloads with a sequence number above `after`, rising. Reads from the disk.
     ///

@@ -36,9 +36,13 @@ fn a_group_is_made_once_found_every_way_and_deleted() {
     let found = groups.find(&members(&[2, 3]), 10);
     assert_eq!(found.unwrap(), vec![made.clone()]);
     assert_eq!(groups.find(&members(&[2]), 10).unwrap(), []);
-    let of_two = groups.of_member(&PublicKey::from_bytes([2; 32]), 10);
+    let of_two = groups.of_member(&PublicKey::from_bytes([2; 32]), None, 10);
     assert_eq!(of_two.unwrap().len(), 2);
-    let of_four = groups.of_member(&PublicKey::from_bytes([4; 32]), 10);
+    let (first, rest) = (made.id.min(other.id), made.id.max(other.id));
+    let behind = groups.of_member(&PublicKey::from_bytes([2; 32]), Some(&first), 10);
+    let behind: Vec<_> = behind.unwrap().into_iter().map(|group| group.id).collect();
+    assert_eq!(behind, [rest]);
+    let of_four = groups.of_member(&PublicKey::from_bytes([4; 32]), None, 10);
     assert_eq!(of_four.unwrap(), vec![other.clone()]);
 
     // It survives a crash, since making it ended with a barrier.

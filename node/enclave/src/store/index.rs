@@ -253,13 +253,17 @@ impl Index {
         lists::steps(&*self.kv, prefix, (from_ms, from_sequence))
     }
 
-    /// Payloads whose time is over, with that time, oldest first.
+    /// Payloads whose time is over, with that time, oldest first, behind one of them.
     pub(super) fn expired(
         &self,
         now_ms: u64,
+        after: Option<(u64, PayloadHash)>,
     ) -> impl Iterator<Item = Result<(u64, PayloadHash), StoreError>> + '_ {
         let end = key(b'x', &[&now_ms.saturating_add(1).to_be_bytes()]);
-        let range = KeyRange::between(key(b'x', &[]), end);
+        let start = after.map_or(key(b'x', &[]), |(at_ms, hash)| {
+            key(b'x', &[&at_ms.to_be_bytes(), hash.as_bytes(), &[0]])
+        });
+        let range = KeyRange::between(start, end);
         self.kv.scan(range, Direction::Ascending).map(|entry| {
             let (key, _) = entry?;
             let mut rest = key.get(PREFIX.len() + 1..).unwrap_or_default();

@@ -355,20 +355,64 @@ fn an_erased_payload_is_gone_from_the_disk_stays_on_record_and_does_not_come_bac
 }
 
 #[test]
-fn what_has_expired_is_erased_oldest_first_and_nothing_else() {
+fn what_has_expired_is_named_oldest_first_page_by_page_and_no_more_once_it_is_erased() {
     let f = Fixture::new();
-    let sealed: Vec<_> = (0..4).map(|n| payload(&[], n)).collect();
-    for (sealed, expires) in sealed.iter().zip([Some(300), Some(100), None, Some(200)]) {
+    let sealed: Vec<_> = (0..5).map(|n| payload(&[], n)).collect();
+    let expiries = [Some(300), Some(100), None, Some(200), Some(200)];
+    for (sealed, expires) in sealed.iter().zip(expiries) {
         f.store.put(&sealed.envelope, 1, expires).unwrap();
     }
-    assert_eq!(f.store.expire(99, 10).unwrap(), []);
-    assert_eq!(f.store.expire(250, 1).unwrap(), [sealed[1].hash]);
-    assert_eq!(f.store.expire(250, 10).unwrap(), [sealed[3].hash]);
-    assert_eq!(f.store.expire(250, 10).unwrap(), []);
-    assert_eq!(f.listed(None), [sealed[0].hash, sealed[2].hash]);
-    let erasures = f.store.erasures(None, 10).unwrap();
-    assert!(erasures.iter().all(|e| e.reason == ErasureReason::Expired));
-    assert_eq!(erasures.len(), 2);
+    let hash = |n: usize| sealed[n].hash;
+    let mut second = [(200, hash(3)), (200, hash(4))];
+    second.sort();
+    assert_eq!(f.store.expired(99, None, 10).unwrap(), []);
+    assert_eq!(f.store.expired(250, None, 1).unwrap(), [(100, hash(1))]);
+    let behind = Some((100, hash(1)));
+    assert_eq!(f.store.expired(250, behind, 1).unwrap(), second[..1]);
+    assert_eq!(f.store.expired(250, behind, 10).unwrap(), second);
+    assert_eq!(f.store.expired(250, Some(second[1]), 10).unwrap(), []);
+    assert!(f.store.expired(250, None, 0).is_err());
+    let erase = |hash| f.store.erase(hash, ErasureReason::Expired, "", 250);
+    erase(&second[0].1).unwrap();
+    assert_eq!(
+        f.store.expired(250, None, 10).unwrap(),
+        [(100, hash(1)), second[1]]
+    );
+}
+
+#[test]
+fn a_payload_that_is_given_up_is_not_taken_any_more_and_one_that_is_here_is_not_given_up() {
+    let mut f = Fixture::new();
+    let (here, never) = (payload(&[], 1), payload(&[], 2));
+    f.store.put(&here.envelope, 1, None).unwrap();
+    let give_up = |f: &Fixture, hash, note: &str| f.store.give_up(hash, note, 7);
+    assert_eq!(give_up(&f, &here.hash, ""), Ok(None));
+    let given_up = give_up(&f, &never.hash, "its sender is gone").unwrap();
+    let record = given_up.clone().unwrap();
+    assert_eq!(
+        (record.reason, record.note.as_str(), record.erased_at_ms),
+        (ErasureReason::GivenUp, "its sender is gone", 7)
+    );
+    for _ in 0..2 {
+        assert_eq!(give_up(&f, &never.hash, "again"), Ok(given_up.clone()));
+        let put = f.store.put(&never.envelope, 8, None);
+        assert_eq!(put, Err(StoreError::Erased(record.clone())));
+        assert_eq!(
+            f.store.get(&never.hash),
+            Ok(Some(Stored::Erased(record.clone())))
+        );
+        assert_eq!(
+            f.store.erasures(None, 10).unwrap(),
+            std::slice::from_ref(&record)
+        );
+        f.reopen();
+    }
+    // Also when the index has to be made again from the files.
+    f.kv = Arc::new(MemoryKv::new());
+    f.reopen();
+    assert_eq!(f.store.get(&never.hash), Ok(Some(Stored::Erased(record))));
+    let long = "a".repeat(513);
+    assert!(f.store.give_up(&payload(&[], 3).hash, &long, 9).is_err());
 }
 
 #[test]

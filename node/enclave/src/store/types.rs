@@ -166,6 +166,8 @@ pub enum ErasureReason {
     Expired = 2,
     /// Its privacy group was deleted.
     GroupDeleted = 3,
+    /// It was never here, or not any more, and whoever runs this node does not wait for it.
+    GivenUp = 4,
 }
 
 impl ErasureReason {
@@ -178,6 +180,7 @@ impl ErasureReason {
             1 => Some(Self::Requested),
             2 => Some(Self::Expired),
             3 => Some(Self::GroupDeleted),
+            4 => Some(Self::GivenUp),
             _ => None,
         }
     }

@@ -8,9 +8,9 @@ use quorate_privacy::{HANDOVER_PAGE_BYTES, HandoverHead, HandoverOutcome, TERMS_
 
 use super::reader::Reader;
 use super::{
-    ANNOUNCED_MAX, DELIVER_MAX, DIGESTS_MAX, FETCH_MAX, HISTORY_MAX, Handed, LIST_MAX, Place,
-    RefusalCode, TEXT_BYTES_MAX, Taken, VERSION, WireError, cut, in_range, put_count, put_long,
-    put_place, read_place, version,
+    ANNOUNCED_MAX, DELIVER_MAX, DIGESTS_MAX, FETCH_MAX, GROUPS_MAX, GroupItem, HISTORY_MAX, Handed,
+    LIST_MAX, Place, RefusalCode, TEXT_BYTES_MAX, Taken, VERSION, WireError, cut, in_range,
+    put_count, put_group, put_long, put_place, read_group, read_place, version,
 };
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +47,10 @@ pub(crate) enum Answer {
     Page {
         bytes: Bytes,
     },
+    /// Fewer than there may be in one answer: there are no more.
+    Groups {
+        items: Vec<GroupItem>,
+    },
 }
 
 impl Answer {
@@ -62,6 +66,7 @@ impl Answer {
             Self::Keys { .. } => "keys",
             Self::Statement { .. } => "statement",
             Self::Page { .. } => "page",
+            Self::Groups { .. } => "groups",
         }
     }
 
@@ -151,6 +156,11 @@ impl Answer {
                 out.push(10);
                 out.extend_from_slice(bytes);
             }
+            Self::Groups { items } => {
+                out.push(11);
+                out.push(u8::try_from(items.len()).unwrap_or(u8::MAX));
+                items.iter().for_each(|group| put_group(&mut out, group));
+            }
         }
         out.into()
     }
@@ -204,11 +214,19 @@ impl Answer {
             10 => Self::Page {
                 bytes: reader.rest("page", HANDOVER_PAGE_BYTES)?,
             },
+            11 => {
+                let count = usize::from(reader.byte("number of groups")?);
+                in_range("number of groups", count, 0, GROUPS_MAX, "at most 32")?;
+                let items = (0..count).map(|_| read_group(&mut reader));
+                Self::Groups {
+                    items: items.collect::<Result<_, _>>()?,
+                }
+            }
             found => {
                 return Err(WireError::OutOfRange {
                     field: "answer kind",
                     found: found.into(),
-                    allowed: "1, 2 and 4 to 10",
+                    allowed: "1, 2 and 4 to 11",
                 });
             }
         };

@@ -3,14 +3,14 @@
 use alloy_primitives::B256;
 use bytes::Bytes;
 use quorate_enclave::envelope::ENVELOPE_BYTES_MAX;
-use quorate_enclave::{PayloadHash, PublicKey};
+use quorate_enclave::{GroupId, PayloadHash, PublicKey};
 use quorate_privacy::TERMS_BYTES_MAX;
 
 use super::reader::Reader;
 use super::{
-    DELIVER_MAX, DIGESTS_MAX, Delivered, DigestItem, FETCH_MAX, GROUP_KEYS_MAX, GroupItem,
-    LIST_MAX, Place, VERSION, WireError, in_range, put_count, put_long, put_place, read_place,
-    version,
+    DELIVER_MAX, DIGESTS_MAX, Delivered, DigestItem, FETCH_MAX, GroupItem, LIST_MAX, Place,
+    VERSION, WireError, in_range, put_count, put_group, put_long, put_place, read_group,
+    read_place, version,
 };
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +41,17 @@ pub(crate) enum Request {
         transaction: B256,
         page: u32,
     },
+    /// Privacy groups that a key belongs to, behind one of them.
+    Groups {
+        key: PublicKey,
+        after: Option<GroupId>,
+    },
+    /// Payloads of a party that were erased, where [`List`](Self::List) names those that are held.
+    Erased {
+        key: PublicKey,
+        place: Place,
+        limit: u16,
+    },
 }
 
 impl Request {
@@ -70,9 +81,7 @@ impl Request {
             }
             Self::List { key, place, limit } => {
                 out.push(4);
-                out.extend_from_slice(key.as_bytes());
-                put_place(&mut out, place);
-                out.extend_from_slice(&limit.to_be_bytes());
+                put_listing(&mut out, key, place, *limit);
             }
             Self::Digests { items } => {
                 out.push(5);
@@ -86,15 +95,7 @@ impl Request {
             }
             Self::Group(group) => {
                 out.push(6);
-                out.push(u8::try_from(group.name.len()).unwrap_or(u8::MAX));
-                out.extend_from_slice(group.name.as_bytes());
-                put_count(&mut out, group.description.len());
-                out.extend_from_slice(group.description.as_bytes());
-                out.extend_from_slice(&group.payloads_live_ms.to_be_bytes());
-                put_count(&mut out, group.members.len());
-                for key in &group.members {
-                    out.extend_from_slice(key.as_bytes());
-                }
+                put_group(&mut out, group);
             }
             Self::Keys => out.push(7),
             Self::Statement { transaction } => {
@@ -105,6 +106,21 @@ impl Request {
                 out.push(9);
                 out.extend_from_slice(transaction.as_slice());
                 out.extend_from_slice(&page.to_be_bytes());
+            }
+            Self::Erased { key, place, limit } => {
+                out.push(10);
+                put_listing(&mut out, key, place, *limit);
+            }
+            Self::Groups { key, after } => {
+                out.push(11);
+                out.extend_from_slice(key.as_bytes());
+                match after {
+                    None => out.push(0),
+                    Some(id) => {
+                        out.push(1);
+                        out.extend_from_slice(id.as_bytes());
+                    }
+                }
             }
         }
         out.into()
@@ -140,10 +156,7 @@ impl Request {
                 }
             }
             4 => {
-                let key = reader.key("party key")?;
-                let place = read_place(&mut reader)?;
-                let limit = reader.number("limit")?;
-                in_range("limit", limit.into(), 1, LIST_MAX, "1 to 1000")?;
+                let (key, place, limit) = read_listing(&mut reader)?;
                 Self::List { key, place, limit }
             }
             5 => {
@@ -168,11 +181,22 @@ impl Request {
                 transaction: reader.digest("transaction")?,
                 page: u32::from_be_bytes(reader.array("page")?),
             },
+            10 => {
+                let (key, place, limit) = read_listing(&mut reader)?;
+                Self::Erased { key, place, limit }
+            }
+            11 => Self::Groups {
+                key: reader.key("party key")?,
+                after: match reader.flag("presence of a group")? {
+                    true => Some(GroupId::from_bytes(reader.array("group")?)),
+                    false => None,
+                },
+            },
             found => {
                 return Err(WireError::OutOfRange {
                     field: "request kind",
                     found: found.into(),
-                    allowed: "1 to 9",
+                    allowed: "1 to 11",
                 });
             }
         };
@@ -181,25 +205,16 @@ impl Request {
     }
 }
 
-fn read_group(reader: &mut Reader) -> Result<GroupItem, WireError> {
-    let length = usize::from(reader.byte("length of the name")?);
-    let name = reader.text("name", length)?;
-    let length = reader.count("length of the description", 0, 1024, "at most 1024")?;
-    let description = reader.text("description", length)?;
-    let payloads_live_ms = u64::from_be_bytes(reader.array("time that payloads live")?);
-    let count = reader.count("number of members", 1, GROUP_KEYS_MAX, "1 to 256")?;
-    let mut members: Vec<PublicKey> = Vec::with_capacity(count);
-    for _ in 0..count {
-        let key = reader.key("member")?;
-        if members.last().is_some_and(|last| *last >= key) {
-            return Err(WireError::Malformed { field: "members" });
-        }
-        members.push(key);
-    }
-    Ok(GroupItem {
-        name,
-        description,
-        payloads_live_ms,
-        members,
-    })
+fn put_listing(out: &mut Vec<u8>, key: &PublicKey, place: &Place, limit: u16) {
+    out.extend_from_slice(key.as_bytes());
+    put_place(out, place);
+    out.extend_from_slice(&limit.to_be_bytes());
+}
+
+fn read_listing(reader: &mut Reader) -> Result<(PublicKey, Place, u16), WireError> {
+    let key = reader.key("party key")?;
+    let place = read_place(reader)?;
+    let limit = reader.number("limit")?;
+    in_range("limit", limit.into(), 1, LIST_MAX, "1 to 1000")?;
+    Ok((key, place, limit))
 }

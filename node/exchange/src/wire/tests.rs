@@ -1,5 +1,5 @@
 use proptest::prelude::*;
-use quorate_enclave::{KeyAnnouncement, NodeKey};
+use quorate_enclave::{GroupId, KeyAnnouncement, NodeKey};
 use quorate_privacy::{HandoverHead, HandoverOutcome};
 
 use super::*;
@@ -34,6 +34,21 @@ fn place() -> impl Strategy<Value = Place> {
     ]
 }
 
+fn group() -> impl Strategy<Value = GroupItem> {
+    let group = (
+        "[a-z]{0,20}",
+        "[a-z ]{0,50}",
+        any::<u64>(),
+        proptest::collection::btree_set(key(), 1..5),
+    );
+    group.prop_map(|(name, description, payloads_live_ms, members)| GroupItem {
+        name,
+        description,
+        payloads_live_ms,
+        members: members.into_iter().collect(),
+    })
+}
+
 fn requests() -> impl Strategy<Value = Request> {
     let digests = (digest(), any::<u64>(), hash(), digest()).prop_map(
         |(transaction, height, payload, digest)| DigestItem {
@@ -42,12 +57,6 @@ fn requests() -> impl Strategy<Value = Request> {
             payload,
             digest,
         },
-    );
-    let group = (
-        "[a-z]{0,20}",
-        "[a-z ]{0,50}",
-        any::<u64>(),
-        proptest::collection::btree_set(key(), 1..5),
     );
     let delivered = (blob(), blob()).prop_map(|(envelope, terms)| Delivered { envelope, terms });
     prop_oneof![
@@ -60,14 +69,16 @@ fn requests() -> impl Strategy<Value = Request> {
             place,
             limit
         }),
+        (key(), place(), 1..=1000u16).prop_map(|(key, place, limit)| Request::Erased {
+            key,
+            place,
+            limit
+        }),
         proptest::collection::vec(digests, 1..10).prop_map(|items| Request::Digests { items }),
-        group.prop_map(|(name, description, payloads_live_ms, members)| {
-            Request::Group(GroupItem {
-                name,
-                description,
-                payloads_live_ms,
-                members: members.into_iter().collect(),
-            })
+        group().prop_map(Request::Group),
+        (key(), proptest::option::of(any::<[u8; 32]>())).prop_map(|(key, after)| {
+            let after = after.map(GroupId::from_bytes);
+            Request::Groups { key, after }
         }),
         Just(Request::Keys),
         digest().prop_map(|transaction| Request::Statement { transaction }),
@@ -125,6 +136,7 @@ fn answers() -> impl Strategy<Value = Answer> {
             .prop_map(|(announced, history)| Answer::Keys { announced, history }),
         proptest::option::of(statement()).prop_map(|signed| Answer::Statement { signed }),
         blob().prop_map(|bytes| Answer::Page { bytes }),
+        proptest::collection::vec(group(), 0..4).prop_map(|items| Answer::Groups { items }),
     ]
 }
 

@@ -435,6 +435,8 @@ async fn a_group_is_known_to_its_members_and_its_payloads_expire_with_it() {
     let payload = party(network.lookup(2, &reference(&sent)).await);
     assert_eq!(payload.terms.group, Some(made.group.id));
     let mut network = network;
+    let state = &network.node(2).state;
+    state.payloads.lock().unwrap().insert(sent.hash);
     network.run(2);
     wait_until("the payload expired at member 2", async || {
         matches!(

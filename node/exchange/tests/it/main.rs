@@ -7,6 +7,7 @@
 
 mod behaviour;
 mod crashes;
+mod erasing;
 mod extension;
 mod hostile;
 mod network;

@@ -275,6 +275,8 @@ pub struct FakeState {
     pub executed: Mutex<BTreeMap<B256, ExecutedDigest>>,
     /// Payloads that were executed.
     pub payloads: Mutex<BTreeSet<PayloadHash>>,
+    /// Payloads that were let go of, each time anew.
+    pub let_go: Mutex<Vec<PayloadHash>>,
     /// What is to be handed over, by the vote's transaction.
     pub handovers: Mutex<BTreeMap<B256, (HandoverHead, Vec<u8>)>>,
 }
@@ -288,6 +290,10 @@ impl StateView for FakeState {
     }
     fn was_executed(&self, payload: &PayloadHash) -> Result<bool, String> {
         Ok(self.payloads.lock().unwrap().contains(payload))
+    }
+    fn let_go(&self, payloads: &[PayloadHash]) -> Result<(), String> {
+        self.let_go.lock().unwrap().extend(payloads);
+        Ok(())
     }
     fn handover(&self, transaction: &B256) -> Result<Option<HandoverHead>, String> {
         let handovers = self.handovers.lock().unwrap();
@@ -525,14 +531,18 @@ impl Network {
         found.remove(0)
     }
 
-    /// The last request of a kind from one member to another.
-    pub fn last_request(&self, from: u64, to: u64, kind: u8) -> Bytes {
+    /// Requests of a kind from one member to another, in their order.
+    pub fn requests(&self, from: u64, to: u64, kind: u8) -> Vec<Bytes> {
         let requests = self.shared.requests.lock().unwrap();
         let found = requests
             .iter()
-            .rev()
-            .find(|(f, t, body)| (*f, *t) == (from, to) && body.get(1) == Some(&kind));
-        found.unwrap().2.clone()
+            .filter(|(f, t, body)| (*f, *t) == (from, to) && body.get(1) == Some(&kind));
+        found.map(|(_, _, body)| body.clone()).collect()
+    }
+
+    /// The last request of a kind from one member to another.
+    pub fn last_request(&self, from: u64, to: u64, kind: u8) -> Bytes {
+        self.requests(from, to, kind).pop().unwrap()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use quorate_chain::{PrivateReference, PublicForm};
-use quorate_enclave::{PrivacyFlag, Suite};
+use quorate_enclave::{NewGroup, PrivacyFlag, PrivacyGroup, Suite};
 use quorate_exchange::{Distribution, Reception};
 use quorate_privacy::Lookup;
 
@@ -77,6 +77,41 @@ async fn a_member_that_lost_its_disk_gets_back_what_it_may_read_and_what_it_sent
         assert!(network.at(2).is_complete());
         party(network.lookup(2, &reference(&sent[0].3)).await);
     }
+}
+
+#[tokio::test]
+async fn a_member_that_lost_its_disk_learns_its_groups_again_and_keeps_those_it_deleted_deleted() {
+    let mut network = Network::of_four();
+    let new = |name: String, of: &[u64]| NewGroup {
+        name,
+        description: "of some of us".to_owned(),
+        members: of.iter().map(|n| network.key(*n)).collect(),
+        payloads_live_ms: Some(60_000),
+    };
+    // More than one page of them.
+    for n in 0..70 {
+        let new = new(format!("loans-{n}"), &[1, 2]);
+        network.at(1).create_group(new).await.unwrap();
+    }
+    let foreign = new("foreign".to_owned(), &[1, 3]);
+    network.at(1).create_group(foreign).await.unwrap();
+    let groups = |network: &Network| network.at(2).groups(None, 100).unwrap();
+    let all = groups(&network);
+    let summary = |groups: &[PrivacyGroup]| -> Vec<_> {
+        let parts = groups
+            .iter()
+            .map(|g| (g.id, g.description.clone(), g.payloads_live_ms));
+        parts.collect()
+    };
+    assert_eq!(all.len(), 70);
+    network.lose_disk(2).await;
+    assert_eq!(groups(&network), []);
+    assert!(network.at(2).resync().await.unwrap().complete);
+    assert_eq!(summary(&groups(&network)), summary(&all));
+    // A resync by hand later on brings nothing back that was deleted here.
+    network.at(2).delete_group(all[0].id).await.unwrap();
+    assert!(network.at(2).resync().await.unwrap().complete);
+    assert_eq!(summary(&groups(&network)), summary(&all[1..]));
 }
 
 #[tokio::test]

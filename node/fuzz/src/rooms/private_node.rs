@@ -17,7 +17,7 @@ use quorate_evm::RootedState;
 use quorate_kv::MemoryKv;
 use quorate_privacy::{ContractMetadata, PrivateRecord, PrivateStatus};
 use quorate_rpc::{
-    Distributed, DivergenceAlarm, MemberKeys, PayloadView, PrivacyApi, PrivacyError,
+    Distributed, DivergenceAlarm, GiveUp, MemberKeys, PayloadView, PrivacyApi, PrivacyError,
     PrivacySettings, PrivacyStatusView, PrivateArguments, PrivateSend, ReceivedPayload, ResyncView,
     StoredSend,
 };
@@ -201,6 +201,10 @@ impl PrivacyApi for PrivateNode {
         };
         *held = Kept::Erased(erasure.clone());
         later(Ok(erasure))
+    }
+
+    fn give_up(&self, _: GiveUp, _: String) -> Later<'_, u64> {
+        later(Ok(0))
     }
 
     fn erasures(&self, _: Option<u64>, limit: usize) -> Result<Vec<Erasure>, PrivacyError> {

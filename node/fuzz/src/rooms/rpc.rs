@@ -58,7 +58,7 @@ fn message<M: prost::Message + Default + PartialEq>(bytes: &[u8]) -> bool {
     })
 }
 
-const MESSAGES: [fn(&[u8]) -> bool; 18] = [
+const MESSAGES: [fn(&[u8]) -> bool; 19] = [
     message::<v1::SubmitTransactionRequest>,
     message::<v1::SubmitTransactionsRequest>,
     message::<v1::GetTransactionRequest>,
@@ -74,6 +74,7 @@ const MESSAGES: [fn(&[u8]) -> bool; 18] = [
     message::<v1::Block>,
     message::<v1::SubmitPrivateTransactionRequest>,
     message::<v1::EraseRequest>,
+    message::<v1::GiveUpRequest>,
     message::<v1::CreateGroupRequest>,
     message::<v1::FindGroupsRequest>,
     message::<v1::PrivateReceiptRequest>,

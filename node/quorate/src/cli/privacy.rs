@@ -32,6 +32,7 @@ Examples:
   quorate privacy payload 0x4f1e…
   quorate privacy resync --timeout 1h
   quorate privacy erase 0x4f1e… --note \"request 4711\"
+  quorate privacy give-up 0x4f1e… --note \"its sender is gone\"
   quorate privacy group create --name clearing --member BULe… --member QfeD…
   quorate privacy extension offer 0x5fbd… --newcomer QfeD… --newcomer-account 0x7099… --from 0xf39f…
   quorate privacy extension accept 0xcf7e… --from 0x7099…";
@@ -58,7 +59,9 @@ pub enum PrivacyCommand {
     Resync(ResyncArgs),
     /// Erase a payload on this node for ever. Its hash stays on the chain, and a record of the erasure here.
     Erase(EraseArgs),
-    /// What was erased on this node.
+    /// Go on without payloads that are not here and do not come: what private state becomes is this node's own.
+    GiveUp(GiveUpArgs),
+    /// What was erased on this node, and what it goes on without.
     Erasures(PlainArgs),
     /// Privacy groups: names for sets of parties.
     #[command(subcommand)]
@@ -144,6 +147,22 @@ pub struct EraseArgs {
     node: NodeArgs,
 }
 
+/// Arguments of `quorate privacy give-up`.
+#[derive(Debug, Args)]
+pub struct GiveUpArgs {
+    /// The payload that private execution waits for.
+    #[arg(value_name = "PAYLOAD", required_unless_present = "erased")]
+    hash: Option<PayloadName>,
+    /// Instead: all that are not here and that another member erased, as `resync` found.
+    #[arg(long, conflicts_with = "hash")]
+    erased: bool,
+    /// Who decided it, or what else is to be remembered. The record is kept for ever: no personal data.
+    #[arg(long, default_value = "")]
+    note: String,
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
 impl PrivacyCommand {
     /// Does it.
     ///
@@ -161,6 +180,7 @@ impl PrivacyCommand {
                 Self::Alarms(args) => args.run().await,
                 Self::Resync(args) => args.run().await,
                 Self::Erase(args) => args.run().await,
+                Self::GiveUp(args) => args.run().await,
                 Self::Erasures(args) => erasures(&args.node).await,
                 Self::Group(command) => command.run().await,
                 Self::Extension(command) => command.run().await,
@@ -354,6 +374,31 @@ impl EraseArgs {
             .await?;
         print(&self.node, &show::erasure_json(&record), || {
             show::erasure_text(&record)
+        })
+    }
+}
+
+impl GiveUpArgs {
+    async fn run(&self) -> anyhow::Result<()> {
+        use v1::give_up_request::What;
+        let what = match &self.hash {
+            Some(hash) => What::Hash(hash.bytes()),
+            None => What::Erased(self.erased),
+        };
+        let request = v1::GiveUpRequest {
+            what: Some(what),
+            note: self.note.clone(),
+        };
+        let done = self
+            .node
+            .question()
+            .await?
+            .ask(request, async |client, request| {
+                client.give_up(request).await
+            })
+            .await?;
+        print(&self.node, &json!({ "givenUp": done.given_up }), || {
+            format!("goes on without {} payloads", done.given_up)
         })
     }
 }

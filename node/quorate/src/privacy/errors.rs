@@ -2,7 +2,7 @@
 
 use quorate_enclave::{EnclaveError, GroupError};
 use quorate_exchange::{ExchangeError, Unacknowledged};
-use quorate_privacy::{IndexError, PrivateReadError, PrivateStatus, SimulationRefusal};
+use quorate_privacy::{PrivateReadError, PrivateStatus, SimulationRefusal};
 use quorate_rpc::PrivacyError;
 
 pub fn of_exchange(error: ExchangeError) -> PrivacyError {
@@ -41,6 +41,8 @@ pub fn of_exchange(error: ExchangeError) -> PrivacyError {
         }
         ExchangeError::Stopping => PrivacyError::Stopping,
         error @ (ExchangeError::Erased { .. }
+        | ExchangeError::Here { .. }
+        | ExchangeError::Incomplete
         | ExchangeError::NoKey { .. }
         | ExchangeError::NotOurs { .. }
         | ExchangeError::NoHybridKey { .. }
@@ -49,6 +51,7 @@ pub fn of_exchange(error: ExchangeError) -> PrivacyError {
             reason: error.to_string(),
         },
         error @ (ExchangeError::Signature { .. }
+        | ExchangeError::PrivateState { .. }
         | ExchangeError::Store(_)
         | ExchangeError::Outbox(_)
         | ExchangeError::Records(_)) => PrivacyError::internal(error),
@@ -128,8 +131,4 @@ pub fn of_read_at(error: PrivateReadError, status: &PrivateStatus) -> PrivacyErr
         },
         _ => of_read(error),
     }
-}
-
-pub fn of_index(error: IndexError) -> PrivacyError {
-    PrivacyError::internal(error)
 }

@@ -21,16 +21,16 @@ use quorate_privacy::{
     PublicChain,
 };
 use quorate_rpc::{
-    Distributed, DivergenceAlarm, EXECUTION_WAIT_MS, ExtensionSend, MemberKeys, MemberResyncView,
-    PayloadView, PrivacyApi, PrivacyError, PrivacySettings, PrivacyStatusView, PrivateArguments,
-    PrivateSend, ReceivedPayload, ResyncView, StoredSend,
+    Distributed, DivergenceAlarm, EXECUTION_WAIT_MS, ExtensionSend, GiveUp, MemberKeys,
+    MemberResyncView, PayloadView, PrivacyApi, PrivacyError, PrivacySettings, PrivacyStatusView,
+    PrivateArguments, PrivateSend, ReceivedPayload, ResyncView, StoredSend,
 };
 use quorate_state::StateRead as _;
 use raft_adapter::RaftHandle;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use super::errors::{of_exchange, of_index, of_read, of_read_at};
+use super::errors::{of_exchange, of_read, of_read_at};
 
 /// Records of erasures that are read at once.
 const ERASURES_PAGE: usize = 1_000;
@@ -94,23 +94,28 @@ impl PrivacyService {
     }
 
     async fn erase_here(&self, hash: PayloadHash, note: String) -> Result<Erasure, PrivacyError> {
-        // What came of the payload must outlive it: executing it again is not possible.
-        let ledger = self.ledger.clone();
-        let durable = tokio::task::spawn_blocking(move || ledger.make_durable()).await;
-        durable
-            .map_err(PrivacyError::internal)?
-            .map_err(PrivacyError::internal)?;
-        let erased = self
-            .exchange
-            .erase(hash, ErasureReason::Requested, note)
-            .await
-            .map_err(of_exchange)?;
-        let ledger = self.ledger.clone();
-        let forgotten = tokio::task::spawn_blocking(move || ledger.forget_input(&hash)).await;
-        forgotten
-            .map_err(PrivacyError::internal)?
-            .map_err(of_index)?;
-        Ok(erased)
+        let erased = self.exchange.erase(hash, ErasureReason::Requested, note);
+        erased.await.map_err(of_exchange)
+    }
+
+    async fn give_up_here(&self, what: GiveUp, note: String) -> Result<u64, PrivacyError> {
+        let given_up = match what {
+            GiveUp::Waiting(hash) => {
+                let waiting = self.ledger.status().waiting.map(|waiting| waiting.hash);
+                if waiting != Some(hash) {
+                    let reason = match waiting {
+                        Some(other) => format!("private execution waits for payload {other}"),
+                        None => "private execution does not wait for a payload".to_owned(),
+                    };
+                    return Err(PrivacyError::Refused { reason });
+                }
+                let given_up = self.exchange.give_up(hash, note).await;
+                given_up.map(|_| 1)
+            }
+            GiveUp::Erased => self.exchange.give_up_erased(note).await,
+        };
+        self.ledger.retry_now();
+        given_up.map_err(of_exchange)
     }
 
     async fn erasures_after(
@@ -175,6 +180,7 @@ impl PrivacyService {
             fetched: member.fetched,
             known: member.held,
             failed: member.failed,
+            erased: member.erased,
             error: member.error,
         });
         Ok(ResyncView {
@@ -260,6 +266,10 @@ impl PrivacyApi for PrivacyService {
         note: String,
     ) -> BoxFuture<'_, Result<Erasure, PrivacyError>> {
         self.erase_here(hash, note).boxed()
+    }
+
+    fn give_up(&self, what: GiveUp, note: String) -> BoxFuture<'_, Result<u64, PrivacyError>> {
+        self.give_up_here(what, note).boxed()
     }
 
     fn erasures(&self, after: Option<u64>, limit: usize) -> Result<Vec<Erasure>, PrivacyError> {
@@ -457,6 +467,17 @@ impl StateView for PrivateView {
         self.private
             .was_executed(payload)
             .map_err(|e| e.to_string())
+    }
+
+    fn let_go(&self, payloads: &[PayloadHash]) -> Result<(), String> {
+        for payload in payloads {
+            self.private
+                .forget_input(payload)
+                .map_err(|e| e.to_string())?;
+        }
+        // Last: what is executed again after a power loss is not durable, and has its payload still.
+        self.private.make_durable().map_err(|e| e.to_string())?;
+        Ok(())
     }
 
     fn handover(&self, transaction: &B256) -> Result<Option<HandoverHead>, String> {

@@ -11,6 +11,7 @@ mod dual_state;
 mod events;
 mod extension;
 mod flags;
+mod given_up;
 mod groups;
 mod http;
 mod leaks;

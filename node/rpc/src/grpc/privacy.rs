@@ -22,8 +22,8 @@ use crate::json::private::PARTIES_MAX;
 use crate::json::private::receipts::PrivateInclusion;
 use crate::node::Node;
 use crate::privacy::{
-    DivergenceAlarm, MemberKeys, MemberResyncView, PRIVACY_PAGE_MAX, PayloadView, PrivacyApi,
-    PrivacyStatusView, ReceivedPayload, ResyncView,
+    DivergenceAlarm, GiveUp, MemberKeys, MemberResyncView, PRIVACY_PAGE_MAX, PayloadView,
+    PrivacyApi, PrivacyStatusView, ReceivedPayload, ResyncView,
 };
 use crate::{PrivacyError, RpcError};
 
@@ -102,14 +102,27 @@ impl Privacy for PrivacyService {
         answer("Erase", async {
             let v1::EraseRequest { hash, note } = request.into_inner();
             let hash = payload_hash("hash", &hash)?;
-            if note.len() > NOTE_BYTES_MAX {
-                let reason = format!(
-                    "has {} bytes, at most {NOTE_BYTES_MAX} are allowed",
-                    note.len()
-                );
-                return Err(RpcError::argument("note", reason));
-            }
+            check_note(&note)?;
             Ok(erasure(self.api()?.erase(hash, note).await?))
+        })
+        .await
+    }
+
+    async fn give_up(&self, request: Request<v1::GiveUpRequest>) -> Answer<v1::GiveUpResponse> {
+        use v1::give_up_request::What;
+        answer("GiveUp", async {
+            let v1::GiveUpRequest { what, note } = request.into_inner();
+            let what = match what {
+                Some(What::Hash(hash)) => GiveUp::Waiting(payload_hash("hash", &hash)?),
+                Some(What::Erased(true)) => GiveUp::Erased,
+                Some(What::Erased(false)) | None => {
+                    let reason = "must be the hash of a payload, or erased: true";
+                    return Err(RpcError::argument("what", reason));
+                }
+            };
+            check_note(&note)?;
+            let given_up = self.api()?.give_up(what, note).await?;
+            Ok(v1::GiveUpResponse { given_up })
         })
         .await
     }
@@ -397,6 +410,17 @@ fn page(limit: u32) -> usize {
     }
 }
 
+fn check_note(note: &str) -> Result<(), RpcError> {
+    if note.len() > NOTE_BYTES_MAX {
+        let reason = format!(
+            "has {} bytes, at most {NOTE_BYTES_MAX} are allowed",
+            note.len()
+        );
+        return Err(RpcError::argument("note", reason));
+    }
+    Ok(())
+}
+
 fn payload_hash(field: &'static str, bytes: &[u8]) -> Result<PayloadHash, RpcError> {
     let hash = bytes.try_into().map_err(|_| {
         RpcError::argument(field, format!("must have 64 bytes, not {}", bytes.len()))
@@ -464,6 +488,7 @@ fn erasure(erasure: Erasure) -> v1::ErasureRecord {
         ErasureReason::Requested => Reason::Requested,
         ErasureReason::Expired => Reason::Expired,
         ErasureReason::GroupDeleted => Reason::GroupDeleted,
+        ErasureReason::GivenUp => Reason::GivenUp,
     };
     v1::ErasureRecord {
         hash: payload(&erasure.hash),
@@ -539,6 +564,7 @@ fn member_resync(member: MemberResyncView) -> v1::MemberResync {
         fetched: member.fetched,
         known: member.known,
         failed: member.failed,
+        erased: member.erased,
         error: member.error.unwrap_or_default(),
     }
 }

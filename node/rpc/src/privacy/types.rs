@@ -270,6 +270,15 @@ pub struct DivergenceAlarm {
     pub their_digest: B256,
 }
 
+/// Payloads to go on without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GiveUp {
+    /// The one that private execution waits for.
+    Waiting(PayloadHash),
+    /// All that are not here and that another member says it erased.
+    Erased,
+}
+
 /// What a resync came to.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ResyncView {
@@ -292,6 +301,8 @@ pub struct MemberResyncView {
     pub known: u64,
     /// Payloads that it named and did not give, or that did not open.
     pub failed: u64,
+    /// Payloads that it says it erased, and that are not here either.
+    pub erased: u64,
     /// Why it was not asked to the end.
     pub error: Option<String>,
 }

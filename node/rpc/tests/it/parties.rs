@@ -18,7 +18,7 @@ use quorate_privacy::{
     ContractMetadata, Extension, PrivateRecord, PrivateStatus, RecordOutcome, Waiting,
 };
 use quorate_rpc::{
-    Distributed, DivergenceAlarm, ExtensionSend, MemberKeys, MemberResyncView, PayloadView,
+    Distributed, DivergenceAlarm, ExtensionSend, GiveUp, MemberKeys, MemberResyncView, PayloadView,
     PrivacyApi, PrivacyError, PrivacySettings, PrivacyStatusView, PrivateArguments, PrivateSend,
     ReceivedPayload, ResyncView, StoredSend,
 };
@@ -436,6 +436,29 @@ impl PrivacyApi for FakePrivacy {
         .boxed()
     }
 
+    fn give_up(&self, what: GiveUp, note: String) -> BoxFuture<'_, Result<u64, PrivacyError>> {
+        async move {
+            let GiveUp::Waiting(hash) = what else {
+                return Ok(3);
+            };
+            let mut inner = self.inner.lock();
+            if inner.payloads.contains_key(&hash) {
+                let reason = "private execution does not wait for a payload".to_owned();
+                return Err(PrivacyError::Refused { reason });
+            }
+            let erasure = Erasure {
+                hash,
+                sequence: inner.erasures.len() as u64 + 1,
+                erased_at_ms: 78,
+                reason: ErasureReason::GivenUp,
+                note,
+            };
+            inner.erasures.push(erasure);
+            Ok(1)
+        }
+        .boxed()
+    }
+
     fn erasures(&self, after: Option<u64>, limit: usize) -> Result<Vec<Erasure>, PrivacyError> {
         let inner = self.inner.lock();
         let behind = |erasure: &&Erasure| after.is_none_or(|after| erasure.sequence > after);
@@ -545,6 +568,7 @@ impl PrivacyApi for FakePrivacy {
                     fetched: 3,
                     known: 4,
                     failed: 1,
+                    erased: 2,
                     error: Some("gone".into()),
                 }],
                 complete: false,

@@ -6,6 +6,7 @@ use quorate_enclave::{GroupId, PayloadHash, PrivacyFlag};
 use quorate_privacy::ContractMetadata;
 use quorate_proto::v1;
 use quorate_proto::v1::acknowledgement_policy::Policy;
+use quorate_proto::v1::give_up_request::What;
 use quorate_proto::v1::ledger_client::LedgerClient;
 use quorate_proto::v1::privacy_client::PrivacyClient;
 use quorate_proto::v1::submit_private_transaction_request::Transaction as Choice;
@@ -401,6 +402,33 @@ async fn payloads_are_read_and_erased() {
     let behind = client.erasures(list(Some(1))).await.unwrap().into_inner();
     assert_eq!(behind.erasures, []);
 
+    let give_up = |what, note: &str| v1::GiveUpRequest {
+        what,
+        note: note.into(),
+    };
+    let waiting = |byte| Some(What::Hash(hash(byte)));
+    for (what, given_up) in [(waiting(3), 1), (Some(What::Erased(true)), 3)] {
+        let done = client.give_up(give_up(what, "case 18")).await.unwrap();
+        assert_eq!(done.into_inner().given_up, given_up);
+    }
+    let records = client.erasures(list(Some(1))).await.unwrap().into_inner();
+    assert_eq!(
+        records.erasures[0].reason(),
+        v1::erasure_record::Reason::GivenUp
+    );
+    let refused = client.give_up(give_up(waiting(2), "")).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    let short = Some(What::Hash(raw_bytes([1; 63])));
+    for (what, note) in [
+        (None, ""),
+        (Some(What::Erased(false)), ""),
+        (short, ""),
+        (waiting(3), long.as_str()),
+    ] {
+        let refused = client.give_up(give_up(what, note)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+    }
+
     let deliveries = client
         .deliveries(v1::DeliveriesRequest { hash: hash(1) })
         .await;
@@ -554,6 +582,7 @@ async fn keys_alarms_contracts_and_a_resync_are_told() {
     assert!(!report.complete);
     let member = &report.members[0];
     assert_eq!((member.fetched, member.known, member.failed), (3, 4, 1));
+    assert_eq!(member.erased, 2);
     assert_eq!(member.error, "gone");
 
     fake.put_contract(ContractMetadata {

@@ -18,7 +18,7 @@ fn an_index_that_was_lost_is_made_anew_from_the_files() {
         .unwrap();
     assert!(f.files().len() > 3);
     let all = |f: &Fixture| {
-        let expired: Vec<_> = f.store.index.expired(u64::MAX).collect();
+        let expired: Vec<_> = f.store.index.expired(u64::MAX, None).collect();
         let erasures = f.store.erasures(None, 100).unwrap();
         let entry = |sealed: &Sealed| f.store.index.entry(&sealed.hash).unwrap();
         let entries: Vec<_> = sealed.iter().map(entry).collect();

@@ -144,11 +144,11 @@ pub fn status_text(status: &v1::PrivacyStatus) -> String {
             status.starts_at
         ),
         format!(
-            "records     {}, of which {} without their payload, which was erased",
+            "records     {}, of which {} without their payload, which was erased or given up",
             status.records, status.records_erased
         ),
         format!(
-            "payloads    {} held, {} erased, {complete}",
+            "payloads    {} held, {} erased or given up, {complete}",
             status.payloads, status.payloads_erased
         ),
         format!("deliveries  {} pending", status.deliveries_pending),
@@ -424,6 +424,7 @@ pub fn resync_json(done: &v1::ResyncResponse) -> Value {
             "fetched": member.fetched,
             "known": member.known,
             "failed": member.failed,
+            "erased": member.erased,
             "error": some_text(&member.error),
         })
     });
@@ -434,8 +435,8 @@ pub fn resync_json(done: &v1::ResyncResponse) -> Value {
 pub fn resync_text(done: &v1::ResyncResponse) -> String {
     let members = done.members.iter().map(|member| {
         let counts = format!(
-            "raft id {}: {} new, {} known, {} failed",
-            member.raft_id, member.fetched, member.known, member.failed
+            "raft id {}: {} new, {} known, {} failed, {} erased there and not here",
+            member.raft_id, member.fetched, member.known, member.failed, member.erased
         );
         match member.error.as_str() {
             "" => counts,
@@ -455,6 +456,7 @@ fn reason(number: i32) -> &'static str {
         Ok(Reason::Requested) => "requested",
         Ok(Reason::Expired) => "expired",
         Ok(Reason::GroupDeleted) => "group deleted",
+        Ok(Reason::GivenUp) => "given up",
         Ok(Reason::Unspecified) | Err(_) => "unknown",
     }
 }

@@ -125,6 +125,12 @@ fn a_group_and_a_key_may_be_named_together(p: &mut Parties) {
     p.assert_no_party(1, &hash);
 }
 
+/// What the transaction's payload said is not to be had from its record either.
+fn assert_input_gone(p: &Parties, i: usize, hash: &str) {
+    let transaction = p.patiently(i, "eth_getPrivateTransactionByHash", json!([hash]));
+    assert_eq!(transaction["payload"], "0x", "{transaction}");
+}
+
 fn an_erased_payload_is_gone_and_its_record_stays(p: &mut Parties) {
     let contract = p.deploy(0, &[1], &deploying_with(STORE, 42));
     p.midway();
@@ -143,6 +149,7 @@ fn an_erased_payload_is_gone_and_its_record_stays(p: &mut Parties) {
         .iter()
         .find(|r| r["payload"] == payload.as_str());
     assert_eq!(record.unwrap()["note"], "request 4711");
+    assert_input_gone(p, 1, &hash);
     // Again changes nothing.
     assert_eq!(
         p.cli(1, &["erase", &payload])["sequence"],
@@ -179,6 +186,7 @@ fn payloads_of_a_group_expire_when_it_asks_for_that(p: &mut Parties) {
             .find(|r| r["payload"] == contract.payload.as_str())
             .unwrap();
         assert_eq!(record["reason"], "expired", "{record}");
+        assert_input_gone(p, i, &hash);
         assert_eq!(p.number(i, &contract.address), Some(42));
     }
 }

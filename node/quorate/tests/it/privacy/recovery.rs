@@ -13,7 +13,7 @@ use super::parties::{Form, Parties, REMOTE, is_retryable, merge};
 use crate::consortium::quantity;
 
 /// Both forms, one consortium each.
-fn in_both_forms(settings: &[&str], run: fn(&mut Parties)) {
+pub fn in_both_forms(settings: &[&str], run: fn(&mut Parties)) {
     for form in [Form::Marker, Form::Quorum] {
         let mut p = Parties::with(form, settings);
         run(&mut p);
@@ -403,7 +403,7 @@ fn everything_stopped_and_started_again_is_as_it_was() {
 }
 
 /// Folders of a node with everything that is private on it, but its keys.
-fn lose_private_data(p: &Parties, i: usize) {
+pub fn lose_private_data(p: &Parties, i: usize) {
     let data = p.c.node_dir(i).join("data");
     let folder = data.join("privacy");
     assert!(folder.is_dir(), "{} holds no private data", data.display());

@@ -16,7 +16,7 @@ use quorate_enclave::{
 use quorate_evm::RootedState;
 use quorate_privacy::{ContractMetadata, PrivateRecord, PrivateStatus};
 use quorate_rpc::{
-    Distributed, DivergenceAlarm, MemberKeys, PayloadView, PrivacyApi, PrivacyError,
+    Distributed, DivergenceAlarm, GiveUp, MemberKeys, PayloadView, PrivacyApi, PrivacyError,
     PrivacySettings, PrivacyStatusView, PrivateArguments, PrivateSend, ReceivedPayload, ResyncView,
     StoredSend,
 };
@@ -257,6 +257,10 @@ impl PrivacyApi for FakePrivacy {
             Ok(erasure)
         }
         .boxed()
+    }
+
+    fn give_up(&self, _: GiveUp, _: String) -> BoxFuture<'_, Result<u64, PrivacyError>> {
+        off_later()
     }
 
     fn erasures(&self, _: Option<u64>, _: usize) -> Result<Vec<Erasure>, PrivacyError> {
