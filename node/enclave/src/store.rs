@@ -303,31 +303,47 @@ impl PayloadStore {
         note: &str,
         now_ms: u64,
     ) -> Result<Option<Erasure>, StoreError> {
-        self.bury(hash, Some(reason), note, now_ms)
+        let (ticket, erasure) = self.bury(hash, Some(reason), note, now_ms)?;
+        if let Some(ticket) = ticket {
+            self.commit_through(ticket)?;
+        }
+        Ok(erasure)
     }
 
-    /// Gives up a payload that is not here: leaves a record as of an erased one, durably, so that it is not taken any more. Returns
-    /// that record, the old one if it was given up or erased before, and `None` if the payload is here.
+    /// Gives up payloads that are not here: leaves a record as of an erased one for each, durably, so that it is not taken any more.
+    /// In their order those records, the old one of what was given up or erased before, and `None` of what is here. One wait for the
+    /// disk for all of them.
     ///
     /// # Errors
     /// As [`erase`](Self::erase).
     pub fn give_up(
         &self,
-        hash: &PayloadHash,
+        hashes: &[PayloadHash],
         note: &str,
         now_ms: u64,
-    ) -> Result<Option<Erasure>, StoreError> {
-        self.bury(hash, None, note, now_ms)
+    ) -> Result<Vec<Option<Erasure>>, StoreError> {
+        let mut last = None;
+        let mut erasures = Vec::with_capacity(hashes.len());
+        for hash in hashes {
+            let (ticket, erasure) = self.bury(hash, None, note, now_ms)?;
+            last = ticket.or(last);
+            erasures.push(erasure);
+        }
+        if let Some(last) = last {
+            self.commit_through(last)?;
+        }
+        Ok(erasures)
     }
 
-    /// Leaves a tombstone: for a reason of a payload that is here, without one of a payload that is not.
+    /// Appends a tombstone: for a reason of a payload that is here, without one of a payload that is not. Durable once its ticket
+    /// is; no ticket: nothing is to be written.
     fn bury(
         &self,
         hash: &PayloadHash,
         reason: Option<ErasureReason>,
         note: &str,
         now_ms: u64,
-    ) -> Result<Option<Erasure>, StoreError> {
+    ) -> Result<(Option<u64>, Option<Erasure>), StoreError> {
         if note.len() > NOTE_BYTES_MAX {
             return Err(StoreError::OutOfRange {
                 field: "note length",
@@ -335,7 +351,7 @@ impl PayloadStore {
                 allowed: "at most 512 bytes",
             });
         }
-        let (ticket, erasure) = loop {
+        loop {
             let mut inner = self.inner.lock();
             inner.check_poison()?;
             if let Some(way) = inner.not_settled(hash) {
@@ -344,10 +360,10 @@ impl PayloadStore {
                 continue;
             }
             let reason = match (self.index.entry(hash)?, reason) {
-                (Some(Entry::Erased(erasure)), _) => return Ok(Some(erasure)),
+                (Some(Entry::Erased(erasure)), _) => return Ok((None, Some(erasure))),
                 (Some(Entry::Live(_)), Some(reason)) => reason,
                 (None, None) => ErasureReason::GivenUp,
-                (Some(Entry::Live(_)), None) | (None, Some(_)) => return Ok(None),
+                (Some(Entry::Live(_)), None) | (None, Some(_)) => return Ok((None, None)),
             };
             let erasure = Erasure {
                 hash: *hash,
@@ -363,10 +379,9 @@ impl PayloadStore {
                 reason,
                 note: erasure.note.clone(),
             });
-            break (self.append(&mut inner, *hash, record, false)?, erasure);
-        };
-        self.commit_through(ticket)?;
-        Ok(Some(erasure))
+            let ticket = self.append(&mut inner, *hash, record, false)?;
+            return Ok((Some(ticket), Some(erasure)));
+        }
     }
 
     /// Payloads whose time is over, with that time, in its order: behind one of them, at most `limit`.

@@ -7,6 +7,7 @@
 //! its parties can ask later on: what nobody has any more must not look like what was never theirs.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use quorate_enclave::{
     Cursor, DeliveryState, Erasure, ErasureReason, PayloadHash, PublicKey, StoreError, Stored,
@@ -14,13 +15,24 @@ use quorate_enclave::{
 
 use crate::clock::now_ms;
 use crate::exchange::Inner;
-use crate::{Exchange, ExchangeError};
+use crate::{Exchange, ExchangeError, RecordError, StateView};
 
 /// Payloads that are erased, or given up, at one go.
 const BATCH: usize = 256;
 /// How much longer than its time a payload is kept that was not executed here, or that a recipient has not got yet, in milliseconds.
 /// If it were erased at its time, a transaction that comes late would be executed by some parties and not by others.
 const UNFINISHED_KEPT_MS: u64 = 7 * 24 * 60 * 60 * 1000;
+/// Pause between two looks for payloads whose time is over; and when many had to be kept, which would be looked at each time.
+const PAUSE: Duration = Duration::from_secs(10);
+const PAUSE_BEHIND: Duration = Duration::from_secs(300);
+
+/// What came of a page of payloads whose time is over.
+struct Page {
+    /// Where the next one begins, if there may be one.
+    next: Option<(u64, PayloadHash)>,
+    /// How many had to be kept.
+    kept: usize,
+}
 
 impl Exchange {
     /// Overwrites a payload here for ever; its hash, and the record of this, stay. Others are not asked to do the same.
@@ -44,12 +56,13 @@ impl Exchange {
     /// # Errors
     /// [`ExchangeError::Here`], [`ExchangeError::Store`].
     pub async fn give_up(&self, hash: PayloadHash, note: String) -> Result<Erasure, ExchangeError> {
-        let given_up = self.blocking(move |inner| inner.give_up(&hash, &note));
-        given_up.await?.ok_or(ExchangeError::Here { hash })
+        let given_up = self.blocking(move |inner| inner.give_up(&[hash], &note));
+        let record = given_up.await?.pop().flatten();
+        record.ok_or(ExchangeError::Here { hash })
     }
 
-    /// As [`give_up`](Self::give_up), with all payloads of ours that are not here and that another member said it erased. Returns how
-    /// many these were.
+    /// As [`give_up`](Self::give_up), with all payloads of ours that are not here and that another member said it erased, when this node
+    /// asked all of them for what it lacks. Returns how many these were.
     ///
     /// # Errors
     /// [`ExchangeError::Incomplete`] as long as somebody may still have them; [`ExchangeError::Store`].
@@ -66,13 +79,16 @@ impl Exchange {
                     return Ok(given_up);
                 };
                 behind = Some(*last);
-                for hash in &page {
-                    let absent = inner.store.get(hash)?.is_none();
-                    if absent && inner.give_up(hash, &note)?.is_some() {
-                        given_up += 1;
+                let mut absent = Vec::new();
+                for hash in page {
+                    match inner.store.get(&hash) {
+                        Ok(None) => absent.push(hash),
+                        Ok(Some(_)) | Err(StoreError::Damaged { .. }) => {}
+                        Err(error) => return Err(error.into()),
                     }
                 }
-                inner.records.forget_erased_elsewhere(&page)?;
+                let records = inner.give_up(&absent, &note)?;
+                given_up += records.iter().flatten().count() as u64;
             }
         })
         .await
@@ -91,36 +107,62 @@ impl Exchange {
             .await
     }
 
-    /// Erases what its group lets live no longer.
-    pub(crate) async fn expiry_round(&self) -> Result<(), ExchangeError> {
+    /// Erases what its group lets live no longer. Returns how long to pause then.
+    pub(crate) async fn expiry_round(&self) -> Result<Duration, ExchangeError> {
         let mut behind = None;
+        let mut kept = 0;
         loop {
             let page = self
                 .blocking(move |inner| inner.erase_expired(behind))
                 .await?;
-            match page {
-                None => return Ok(()),
-                Some(last) => behind = Some(last),
+            kept += page.kept;
+            behind = page.next;
+            if behind.is_none() {
+                return Ok(if kept > BATCH { PAUSE_BEHIND } else { PAUSE });
             }
         }
     }
 }
 
 impl Inner {
-    /// Erases those of these payloads that are here.
+    /// Erases those of these payloads that are here. The records of them, and of those that were erased before.
     fn erase(
         &self,
         hashes: &[PayloadHash],
         reason: ErasureReason,
         note: &str,
     ) -> Result<Vec<Erasure>, ExchangeError> {
-        let mut parties = Vec::new();
+        let mut known = Vec::new();
         for hash in hashes {
-            parties.extend(self.parties_of(hash)?.into_iter().map(|key| (key, hash)));
+            match self.store.get(hash) {
+                Ok(None) => continue,
+                Ok(Some(stored)) => self
+                    .records
+                    .erasing(&self.parties_of(hash, &stored)?, hash)?,
+                Err(error @ StoreError::Damaged { .. }) => {
+                    tracing::warn!(payload = %hash, error = %error, "whom a payload belongs to that is erased cannot be read");
+                }
+                Err(error) => return Err(error.into()),
+            }
+            known.push(*hash);
         }
-        self.records.erasing(parties.into_iter())?;
+        if known.is_empty() {
+            return Ok(Vec::new());
+        }
         self.records.make_durable()?;
-        self.let_go(hashes)?;
+        self.let_go(&known)?;
+        let erased = self.overwrite(&known, reason, note);
+        // They may have been executed meanwhile.
+        self.let_go(&known)?;
+        erased
+    }
+
+    fn overwrite(
+        &self,
+        hashes: &[PayloadHash],
+        reason: ErasureReason,
+        note: &str,
+    ) -> Result<Vec<Erasure>, ExchangeError> {
         let erasing = self.cache.erasing();
         let mut erased = Vec::new();
         for hash in hashes {
@@ -129,31 +171,29 @@ impl Inner {
             self.wanted.found(hash);
             self.outbox.forget(hash)?;
         }
-        drop(erasing);
-        // It may have been executed meanwhile.
-        self.let_go(hashes)?;
         Ok(erased)
     }
 
-    /// The keys that a payload is between, as far as this node knows. None if it is not here, or cannot be read.
-    fn parties_of(&self, hash: &PayloadHash) -> Result<BTreeSet<PublicKey>, ExchangeError> {
-        let stored = match self.store.get(hash) {
-            Err(error @ StoreError::Damaged { .. }) => {
-                tracing::warn!(payload = %hash, error = %error, "whom a payload belongs to that is erased cannot be read");
-                return Ok(BTreeSet::new());
-            }
-            stored => stored?,
-        };
-        let Some(Stored::Held {
+    /// The keys that a payload is between, as far as this node knows.
+    fn parties_of(
+        &self,
+        hash: &PayloadHash,
+        stored: &Stored,
+    ) -> Result<BTreeSet<PublicKey>, ExchangeError> {
+        let Stored::Held {
             envelope, beside, ..
-        }) = stored
+        } = stored
         else {
             return Ok(BTreeSet::new());
         };
         let mut parties: BTreeSet<PublicKey> =
             envelope.recipients().chain([envelope.sender()]).collect();
-        if let Some(terms) = self.terms(hash, beside.as_ref())? {
-            parties.extend(terms.terms.parties);
+        match self.terms(hash, beside.as_ref()) {
+            Ok(terms) => parties.extend(terms.into_iter().flat_map(|terms| terms.terms.parties)),
+            Err(ExchangeError::Records(error @ RecordError::Damaged { .. })) => {
+                tracing::warn!(payload = %hash, error = %error, "the terms of a payload that is erased cannot be read");
+            }
+            Err(error) => return Err(error),
         }
         Ok(parties)
     }
@@ -166,57 +206,79 @@ impl Inner {
             .map_err(|reason| ExchangeError::PrivateState { reason })
     }
 
-    fn give_up(&self, hash: &PayloadHash, note: &str) -> Result<Option<Erasure>, ExchangeError> {
-        let given_up = self.store.give_up(hash, note, now_ms())?;
-        if given_up.is_some() {
-            self.wanted.found(hash);
+    fn give_up(
+        &self,
+        hashes: &[PayloadHash],
+        note: &str,
+    ) -> Result<Vec<Option<Erasure>>, ExchangeError> {
+        let records = self.store.give_up(hashes, note, now_ms())?;
+        for record in records.iter().flatten() {
+            self.wanted.found(&record.hash);
         }
-        Ok(given_up)
+        Ok(records)
     }
 
-    /// Erases a page of what has expired, behind a place. Where the next page begins, if there may be one.
-    fn erase_expired(
-        &self,
-        behind: Option<(u64, PayloadHash)>,
-    ) -> Result<Option<(u64, PayloadHash)>, ExchangeError> {
+    /// Erases a page of what has expired, behind a place.
+    fn erase_expired(&self, behind: Option<(u64, PayloadHash)>) -> Result<Page, ExchangeError> {
         let now = now_ms();
         let page = self.store.expired(now, behind, BATCH)?;
-        let last = page.last().copied();
         let mut due = Vec::new();
-        for (at_ms, hash) in &page {
-            if is_due(*at_ms, now, || self.is_finished(hash))? {
-                due.push(*hash);
+        if let Some(view) = self.state_view() {
+            // Asked first: what is not executed then is in no block.
+            let current = view.is_current();
+            for (at_ms, hash) in &page {
+                if is_due(*at_ms, now, current, || self.is_finished(&*view, hash)) {
+                    due.push(*hash);
+                }
             }
         }
-        if !due.is_empty() {
-            self.erase(&due, ErasureReason::Expired, "")?;
+        let kept = page.len() - due.len();
+        match self.erase(&due, ErasureReason::Expired, "") {
+            // Whoever executes notices by itself that its storage fails. Nothing is erased until it works again.
+            Err(ExchangeError::PrivateState { reason }) => {
+                tracing::error!(
+                    reason,
+                    "expired payloads are kept: private state does not let go of them"
+                );
+            }
+            erased => drop(erased?),
         }
-        Ok(last.filter(|_| page.len() == BATCH))
+        Ok(Page {
+            next: page.last().copied().filter(|_| page.len() == BATCH),
+            kept,
+        })
     }
 
     /// True if a payload was executed here, and everyone has it that this node sends it to.
-    fn is_finished(&self, hash: &PayloadHash) -> Result<bool, ExchangeError> {
-        let Some(view) = self.state_view() else {
-            return Ok(false);
-        };
+    fn is_finished(&self, view: &dyn StateView, hash: &PayloadHash) -> bool {
         let executed = view.was_executed(hash);
-        if !executed.map_err(|reason| ExchangeError::PrivateState { reason })? {
-            return Ok(false);
+        let deliveries = self.outbox.deliveries(hash);
+        match (executed, deliveries) {
+            (Ok(executed), Ok(deliveries)) => {
+                let pending = |d: &quorate_enclave::Delivery| d.state == DeliveryState::Pending;
+                executed && !deliveries.iter().any(pending)
+            }
+            (Err(reason), _) => kept(hash, &reason),
+            (_, Err(error)) => kept(hash, &error.to_string()),
         }
-        let deliveries = self.outbox.deliveries(hash)?;
-        Ok(deliveries
-            .iter()
-            .all(|delivery| delivery.state != DeliveryState::Pending))
     }
 }
 
+/// An expired payload of which something cannot be read is not finished.
+fn kept(hash: &PayloadHash, reason: &str) -> bool {
+    tracing::error!(payload = %hash, reason, "an expired payload is kept: what became of it cannot be read");
+    false
+}
+
+/// `current`: everything in the chain was executed here.
 fn is_due(
     expires_at_ms: u64,
     now_ms: u64,
-    is_finished: impl FnOnce() -> Result<bool, ExchangeError>,
-) -> Result<bool, ExchangeError> {
-    Ok(now_ms >= expires_at_ms.saturating_add(UNFINISHED_KEPT_MS)
-        || now_ms >= expires_at_ms && is_finished()?)
+    current: bool,
+    is_finished: impl FnOnce() -> bool,
+) -> bool {
+    let long_over = now_ms >= expires_at_ms.saturating_add(UNFINISHED_KEPT_MS);
+    now_ms >= expires_at_ms && (long_over && current || is_finished())
 }
 
 #[cfg(test)]
@@ -224,12 +286,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_payload_that_is_still_needed_is_kept_a_week_longer() {
-        let is_due = |now, finished| is_due(1_000, now, || Ok(finished)).unwrap();
-        assert!(!is_due(999, true));
-        assert!(is_due(1_000, true));
-        assert!(!is_due(1_000, false));
-        assert!(!is_due(1_000 + UNFINISHED_KEPT_MS - 1, false));
-        assert!(is_due(1_000 + UNFINISHED_KEPT_MS, false));
+    fn a_payload_that_is_still_needed_is_kept_a_week_longer_and_while_execution_is_behind() {
+        let due = |now, current, finished| is_due(1_000, now, current, || finished);
+        let week_later = 1_000 + UNFINISHED_KEPT_MS;
+        for current in [false, true] {
+            assert!(!due(999, current, true));
+            assert!(due(1_000, current, true));
+            assert!(!due(1_000, current, false));
+            assert!(!due(week_later - 1, current, false));
+            assert_eq!(due(week_later, current, false), current);
+        }
     }
 }

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use quorate_enclave::{GroupId, NewGroup, PrivacyGroup, PublicKey};
+use quorate_enclave::{GroupError, GroupId, NewGroup, PrivacyGroup, PublicKey};
 
 use crate::answer::failed;
 use crate::clock::now_ms;
 use crate::fetch::FetchFailed;
 use crate::wire::{Answer, GROUPS_MAX, GroupItem, RefusalCode, Request};
 use crate::{Exchange, ExchangeError, GroupCreated, MemberKeys, Unacknowledged};
+
+/// Most pages of the groups that a member tells of.
+const PAGES_MAX: usize = 10_000;
 
 impl Exchange {
     /// Makes a privacy group and tells the members with a key in it. Making it again tells them again.
@@ -61,11 +64,25 @@ impl Exchange {
         member: &MemberKeys,
         group: GroupItem,
     ) -> Answer {
+        match self.learn(members, member, group).await {
+            Ok(Ok(())) => Answer::Noted,
+            Ok(Err((code, text))) => Answer::refused(code, text),
+            Err(e) => failed("learning a privacy group", &e),
+        }
+    }
+
+    /// Makes a group that a member tells of, unless it is none of theirs and ours.
+    async fn learn(
+        &self,
+        members: &[MemberKeys],
+        member: &MemberKeys,
+        group: GroupItem,
+    ) -> Result<Result<(), (RefusalCode, String)>, ExchangeError> {
         let own = group.members.iter().any(|key| self.is_own(members, key));
-        let theirs = group.members.iter().any(|key| member.has(key));
-        if !own || !theirs {
-            let text = "a group is announced to its members by one of them";
-            return Answer::refused(RefusalCode::NotAuthentic, text);
+        let theirs = |key: &PublicKey| self.belongs(members, member, key);
+        if !own || !group.members.iter().any(theirs) {
+            let text = "a group is announced to its members by one of them".to_owned();
+            return Ok(Err((RefusalCode::NotAuthentic, text)));
         }
         let new = NewGroup {
             name: group.name,
@@ -75,11 +92,11 @@ impl Exchange {
         };
         let made = self.blocking(move |inner| Ok(inner.groups.create(new, now_ms())?));
         match made.await {
-            Ok(_) => Answer::Noted,
-            Err(ExchangeError::Group(e @ quorate_enclave::GroupError::Malformed { .. })) => {
-                Answer::refused(RefusalCode::Malformed, e)
+            Ok(_) => Ok(Ok(())),
+            Err(ExchangeError::Group(e @ GroupError::Malformed { .. })) => {
+                Ok(Err((RefusalCode::Malformed, e.to_string())))
             }
-            Err(e) => failed("learning a privacy group", &e),
+            Err(e) => Err(e),
         }
     }
 
@@ -104,18 +121,35 @@ impl Exchange {
         }
     }
 
-    /// Learns from a member the groups with this key of ours, which were on a disk that is lost.
+    /// Learns from a member the groups with a key of ours, which were on a disk that is lost. Why it did not tell all, if it did not.
     pub(crate) async fn resync_groups(
+        &self,
+        members: &[MemberKeys],
+        member: &MemberKeys,
+        keys: &BTreeSet<PublicKey>,
+    ) -> Result<Option<String>, ExchangeError> {
+        for key in keys {
+            match self.resync_groups_of(members, member, *key).await {
+                Ok(()) => {}
+                Err(FetchFailed::Here(e)) => return Err(e),
+                Err(FetchFailed::Peer(reason)) => return Ok(Some(reason)),
+            }
+        }
+        Ok(None)
+    }
+
+    async fn resync_groups_of(
         &self,
         members: &[MemberKeys],
         member: &MemberKeys,
         key: PublicKey,
     ) -> Result<(), FetchFailed> {
         let mut after = None;
-        loop {
+        for _ in 0..PAGES_MAX {
             let request = Request::Groups { key, after };
             let answer = self.ask_for(member.raft_id, &request).await;
             let items = match answer.map_err(|e| FetchFailed::Peer(e.to_string()))? {
+                Answer::Groups { items } if items.is_empty() => return Ok(()),
                 Answer::Groups { items } => items,
                 Answer::Refused { text, .. } => return Err(FetchFailed::Peer(text)),
                 other => {
@@ -123,7 +157,6 @@ impl Exchange {
                     return Err(FetchFailed::Peer(reason));
                 }
             };
-            let more = items.len() == GROUPS_MAX;
             for group in items {
                 let keys = group.members.iter().copied().collect();
                 let id = GroupId::of(self.inner.identity.chain_id, &group.name, &keys);
@@ -132,21 +165,15 @@ impl Exchange {
                     return Err(FetchFailed::Peer(reason));
                 }
                 after = Some(id);
-                match self.learn_group(members, member, group).await {
-                    Answer::Noted => {}
-                    Answer::Refused { text, .. } => {
-                        tracing::warn!(raft_id = member.raft_id, group = %id, reason = text, "a privacy group is not taken over");
-                    }
-                    other => {
-                        let reason = format!("learning a group came to {}", other.name());
-                        return Err(FetchFailed::Peer(reason));
-                    }
+                let learned = self.learn(members, member, group).await;
+                if let Err((_, text)) = learned.map_err(FetchFailed::Here)? {
+                    tracing::warn!(raft_id = member.raft_id, group = %id, reason = text, "a privacy group is not taken over");
                 }
             }
-            if !more {
-                return Ok(());
-            }
         }
+        Err(FetchFailed::Peer(
+            "its list of groups does not end".to_owned(),
+        ))
     }
 
     /// A privacy group by its id.

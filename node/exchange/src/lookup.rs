@@ -129,6 +129,7 @@ impl Exchange {
         reference: PrivateReference,
         held: Held,
         senders: &[PublicKey],
+        complete: bool,
     ) -> Lookup {
         let hash = PayloadHash::from_bytes(reference.hash);
         match held {
@@ -139,13 +140,17 @@ impl Exchange {
                 sender: opened.sender,
                 we_sent: opened.terms.terms.sender_node == self.node(),
             })),
-            Held::Erased(_) => Lookup::Erased,
+            Held::Erased(_) => {
+                // A look that was under way when it was erased, or given up, may have asked for it.
+                self.inner.wanted.found(&hash);
+                Lookup::Erased
+            }
             Held::Unreadable(reason) => {
                 // Another party's copy may be readable.
                 self.inner.wanted.add(&hash, None);
                 Lookup::Unknown { reason }
             }
-            Held::Absent => self.absent(&reference, hash, senders).await,
+            Held::Absent => self.absent(&reference, hash, senders, complete).await,
         }
     }
 
@@ -155,8 +160,8 @@ impl Exchange {
         reference: &PrivateReference,
         hash: PayloadHash,
         senders: &[PublicKey],
+        complete: bool,
     ) -> Lookup {
-        let complete = self.is_complete();
         let erased = match self.inner.records.who_erased(&hash) {
             Ok(by) => by.map(|node| {
                 format!(
@@ -232,10 +237,13 @@ impl Payloads for Exchange {
     fn lookup(&self, references: Vec<PrivateReference>) -> BoxFuture<'_, Vec<Lookup>> {
         Box::pin(async move {
             let hashes = references.iter().map(|r| PayloadHash::from_bytes(r.hash));
+            // Before the look: what completes the store meanwhile may bring what was not found.
+            let complete = self.is_complete();
             let held = self.held_each(hashes.collect()).await;
             let senders = self.possible_senders();
             let each = references.into_iter().zip(held);
-            let each = each.map(|(reference, held)| self.look_up(reference, held, &senders));
+            let each =
+                each.map(|(reference, held)| self.look_up(reference, held, &senders, complete));
             let each: Vec<_> = each.collect();
             stream::iter(each).buffered(OPENED_AT_ONCE).collect().await
         })

@@ -126,11 +126,15 @@ pub trait StateView: Send + Sync + fmt::Debug {
     fn was_executed(&self, payload: &PayloadHash) -> Result<bool, String>;
 
     /// Payloads are about to be erased, or were: what came of them is made durable, since they cannot be executed again, and what they
-    /// said is taken out of the records of the transactions that carried them. Durable when it returns; waits for the disk.
+    /// said is taken out of the records of the transactions that carried them, also of one that is being executed. Durable when it
+    /// returns; waits for the disk.
     ///
     /// # Errors
     /// What the storage said.
     fn let_go(&self, payloads: &[PayloadHash]) -> Result<(), String>;
+
+    /// True if everything in the chain so far was executed here, as far as it is private and ours.
+    fn is_current(&self) -> bool;
 
     /// What came of an accepting vote here; `None` if it was not executed here, or not yet. May wait for the disk.
     ///

@@ -15,9 +15,11 @@ impl Exchange {
     /// # Errors
     /// [`ExchangeError`] if the payload is here and cannot be read or opened now.
     pub async fn receive(&self, hash: PayloadHash) -> Result<Reception, ExchangeError> {
+        // Before the look: what completes the store meanwhile may bring what was not found.
+        let complete = self.is_complete();
         let found = self.blocking(move |inner| Ok(inner.store.get(&hash)?));
         let envelope = match found.await? {
-            None if !self.is_complete() => return Ok(Reception::Missing),
+            None if !complete => return Ok(Reception::Missing),
             None => {
                 let erased = self.blocking(move |inner| Ok(inner.records.who_erased(&hash)?));
                 return Ok(match erased.await? {

@@ -10,8 +10,6 @@ use crate::{Exchange, ExchangeError, MemberKeys, MemberResync, ResyncReport};
 
 /// Most pages of one member's listing for one key: 100 million payloads.
 const PAGES_MAX: usize = 100_000;
-/// The same of those that it erased, which are believed and remembered: 10 million.
-const ERASED_PAGES_MAX: usize = 10_000;
 
 /// What a member is asked to list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,18 +18,11 @@ enum Listing {
     Erased,
 }
 
-impl Listing {
-    const fn pages_max(self) -> usize {
-        match self {
-            Self::Held => PAGES_MAX,
-            Self::Erased => ERASED_PAGES_MAX,
-        }
-    }
-}
-
 impl Exchange {
-    /// Asks all other members that have, or had, keys, to the end of their lists, for payloads that a key of ours may read or sent. When every one of them
-    /// answered and all was taken, the store is complete, durably. May be repeated at any time.
+    /// Asks all other members that have, or had, keys, to the end of their lists, for payloads that a key of ours may read or sent. When
+    /// every one of them answered and all was taken, the store is complete, durably. May be repeated at any time. One that was not
+    /// complete before also learns which of its payloads they erased, and its privacy groups: a complete one knows, and what it
+    /// deleted stays deleted.
     ///
     /// # Errors
     /// [`ExchangeError`] if this node's own enclave or disk failed. What goes wrong with a member is in the report.
@@ -48,8 +39,24 @@ impl Exchange {
             self.learn_keys(member).await?;
         }
         let keys = self.every_own_key().await?;
-        let asked = others.iter().map(|member| self.resync_with(member, &keys));
-        let reports = futures::future::try_join_all(asked).await?;
+        let lost = !self.is_complete();
+        let mut not_told = BTreeMap::new();
+        if lost {
+            // Before payloads, whoever gives them: a group says how long they live.
+            for member in &others {
+                if let Some(reason) = self.resync_groups(&members, member, &keys).await? {
+                    not_told.insert(member.raft_id, reason);
+                }
+            }
+        }
+        let asked = others
+            .iter()
+            .map(|member| self.resync_with(member, &keys, lost));
+        let mut reports = futures::future::try_join_all(asked).await?;
+        for report in &mut reports {
+            let groups = not_told.remove(&report.raft_id);
+            report.error = report.error.take().or(groups);
+        }
         let complete = reports.iter().all(MemberResync::is_complete);
         if complete {
             if !self.inner.records.history_known() {
@@ -83,6 +90,7 @@ impl Exchange {
         &self,
         member: &MemberKeys,
         keys: &BTreeSet<PublicKey>,
+        lost: bool,
     ) -> Result<MemberResync, ExchangeError> {
         let mut report = MemberResync {
             raft_id: member.raft_id,
@@ -94,22 +102,14 @@ impl Exchange {
             erased: 0,
             error: None,
         };
-        // Before payloads: a group says how long its payloads live. A node that has lost nothing has deleted what it does not have.
-        let lost = !self.is_complete();
-        let members = self.members();
-        for key in keys {
-            if lost {
-                match self.resync_groups(&members, member, *key).await {
-                    Ok(()) => {}
-                    Err(FetchFailed::Here(e)) => return Err(e),
-                    Err(FetchFailed::Peer(reason)) => {
-                        report.error = Some(reason);
-                        return Ok(report);
-                    }
-                }
-            }
-            for listing in [Listing::Held, Listing::Erased] {
-                match self.resync_key(member, key, listing, &mut report).await {
+        // What is held first: it does not depend on what else the member can tell.
+        let listings: &[Listing] = match lost {
+            true => &[Listing::Held, Listing::Erased],
+            false => &[Listing::Held],
+        };
+        for listing in listings {
+            for key in keys {
+                match self.resync_key(member, key, *listing, &mut report).await {
                     Ok(()) => {}
                     Err(FetchFailed::Here(e)) => return Err(e),
                     Err(FetchFailed::Peer(reason)) => {
@@ -131,7 +131,7 @@ impl Exchange {
     ) -> Result<(), FetchFailed> {
         let mut place = Place::Start;
         let limit = u16::try_from(LIST_MAX).unwrap_or(u16::MAX);
-        for _ in 0..listing.pages_max() {
+        for _ in 0..PAGES_MAX {
             let key = *key;
             let request = match listing {
                 Listing::Held => Request::List { key, place, limit },
@@ -201,12 +201,16 @@ impl Exchange {
         self.blocking(move |inner| {
             let mut absent = Vec::new();
             for hash in hashes {
-                if inner.store.get(&hash).is_ok_and(|stored| stored.is_none()) {
-                    absent.push(hash);
+                match inner.store.get(&hash) {
+                    Ok(None) => absent.push(hash),
+                    Ok(Some(_)) | Err(quorate_enclave::StoreError::Damaged { .. }) => {}
+                    Err(e) => return Err(e.into()),
                 }
             }
-            inner.records.erased_elsewhere(&absent, &by)?;
-            inner.records.make_durable()?;
+            if !absent.is_empty() {
+                inner.records.erased_elsewhere(&absent, &by)?;
+                inner.records.make_durable()?;
+            }
             Ok(count(absent.len()))
         })
         .await

@@ -17,8 +17,6 @@ use crate::{Exchange, ExchangeError, MemberKeys, metrics};
 
 /// Longest pause of the loops: what they were not told of, they notice by then.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// Pause between two looks for payloads whose time is over.
-const EXPIRY_PAUSE: Duration = Duration::from_secs(10);
 /// Deliveries that are taken in one go.
 const BATCH: usize = 256;
 /// Deliveries that become due at once when their member is back. Further ones keep their time.
@@ -214,8 +212,8 @@ impl Exchange {
             // The table is looked at from time to time, so that no key passes unseen.
             self.members();
             self.write_acknowledged(false).await?;
-            self.expiry_round().await?;
-            tokio::time::sleep(EXPIRY_PAUSE).await;
+            let pause = self.expiry_round().await?;
+            tokio::time::sleep(pause).await;
         }
     }
 

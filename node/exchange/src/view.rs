@@ -82,7 +82,7 @@ pub struct MemberResync {
     pub held: u64,
     /// Those that it named and that could not be taken: it did not give them, or the enclave did not open them.
     pub failed: u64,
-    /// Those that it says it erased, and that are not here either.
+    /// Those that it says it erased, and that were not here either then. Asked for only if the store was not complete.
     pub erased: u64,
     /// Why it was not asked to the end; `None` if it was.
     pub error: Option<String>,

@@ -25,7 +25,7 @@
 //!   9 statement  0, or 1 and offer (20), newcomer (32), signature (65) and 0 and reason to the end, UTF-8,
 //!                or 1 and digest (32) and bytes of the state (4)
 //!   10 page      bytes to the end
-//!   11 groups    count (1) and groups by rising id; fewer than 32: there are no more
+//!   11 groups    count (1) and groups by rising id; none: there are no more
 //! group    length (1) and name | length (2) and description | payloads live for, ms (8), 0 for ever | count (2) and keys (32 each, rising)
 //! place    0 from the start | 1, time (8), sequence (8) behind this one | 2, payload hash (64) behind this one
 //! ```

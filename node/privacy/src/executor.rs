@@ -270,9 +270,14 @@ impl PrivateExecutor {
         let mut waited = false;
         loop {
             let payloads = Arc::clone(&self.payloads);
-            let answer = tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                answer = payloads.handover(wanted.clone()) => answer,
+            let answer = match self.ledger.take_given_up(&wanted.payload) {
+                Some(why) => HandoverAnswer::Refused {
+                    reason: format!("this node does without it: {why}"),
+                },
+                None => tokio::select! {
+                    () = stop.cancelled() => return Ok(()),
+                    answer = payloads.handover(wanted.clone()) => answer,
+                },
             };
             let reason = match answer {
                 HandoverAnswer::Missing { reason } => reason,
@@ -300,6 +305,7 @@ impl PrivateExecutor {
                 height: wanted.height,
                 transaction: wanted.transaction,
                 hash: wanted.payload,
+                state_of: Some(wanted.contract),
                 since_ms: unix_ms(),
                 reason: format!(
                     "state of contract {} for its extension: {reason}",
@@ -458,17 +464,10 @@ fn scan(chain: &dyn PublicChain, from: u64, blocks: u64) -> Result<Scan, Private
     Ok(Scan::Window(Window { planned, through }))
 }
 
-/// Asks again for those that were unknown.
+/// Asks about a whole block once more: what was here at first may have been erased while something else was waited for.
 async fn ask_again(payloads: &Arc<dyn Payloads>, found: Found, lookups: usize) -> Found {
-    let unknown = |(_, resolved): &(Reference, Resolved)| match resolved {
-        Resolved::Unknown { .. } => true,
-        Resolved::NotAParty | Resolved::Erased | Resolved::Ready(_) => false,
-    };
-    let (unknown, mut known): (Found, Found) = found.into_iter().partition(unknown);
-    let references = unknown.into_iter().map(|(reference, _)| reference);
-    known.extend(resolve(payloads.as_ref(), references.collect(), lookups).await);
-    known.sort_by_key(|(reference, _)| reference.position);
-    known
+    let references = found.into_iter().map(|(reference, _)| reference);
+    resolve(payloads.as_ref(), references.collect(), lookups).await
 }
 
 fn first_unknown(height: u64, found: &Found) -> Option<Waiting> {
@@ -479,6 +478,7 @@ fn first_unknown(height: u64, found: &Found) -> Option<Waiting> {
                 height,
                 transaction: reference.transaction,
                 hash: *hash,
+                state_of: None,
                 since_ms: unix_ms(),
                 reason: reason.clone(),
             }),

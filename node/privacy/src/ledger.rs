@@ -9,6 +9,7 @@
 
 mod durable;
 mod extensions;
+mod letting_go;
 mod open;
 mod read;
 
@@ -26,8 +27,8 @@ use tokio::sync::{Notify, watch};
 
 use crate::index::{Change, Extended, Index, Position};
 use crate::{
-    ContractMetadata, IndexError, PrivateFatal, PrivateReadError, PrivateRecord, PrivateStatus,
-    RecordOutcome, ResetError, Waiting,
+    ContractMetadata, PrivateFatal, PrivateReadError, PrivateRecord, PrivateStatus, RecordOutcome,
+    ResetError, Waiting,
 };
 
 pub use extensions::HANDOVER_PAGE_BYTES;
@@ -58,6 +59,10 @@ struct Shared {
     flushing: Mutex<()>,
     /// Rings when it is worth asking for a missing payload again.
     retry: Notify,
+    /// Payloads that were erased. Taken after `writing`.
+    let_go: Mutex<letting_go::LetGo>,
+    /// The vote without whose state execution is to go on, and why.
+    given_up: Mutex<Option<(PayloadHash, String)>>,
 }
 
 /// What came of a block.
@@ -111,6 +116,27 @@ impl PrivateLedger {
         self.shared.retry.notify_one();
     }
 
+    /// Execution waits for the state of a contract that was extended to this node by this payload: it goes on without, and the
+    /// extension ends as refused here. The parties have it as done, and may offer it again. False if execution does not wait for that.
+    pub fn give_up_state(&self, payload: &PayloadHash, why: &str) -> bool {
+        let waits = {
+            let status = self.shared.status.borrow();
+            let waiting = status.waiting.as_ref();
+            waiting.is_some_and(|waiting| waiting.hash == *payload && waiting.state_of.is_some())
+        };
+        if waits {
+            *self.shared.given_up.lock() = Some((*payload, why.to_owned()));
+            self.retry_now();
+        }
+        waits
+    }
+
+    /// Why execution is to go on without the state that this vote is for, if it is. Says so once.
+    pub(crate) fn take_given_up(&self, payload: &PayloadHash) -> Option<String> {
+        let given_up = self.shared.given_up.lock().take();
+        given_up.and_then(|(about, why)| (about == *payload).then_some(why))
+    }
+
     /// The lowest block that execution may still need, together with the public state before it. Blocks and history from there
     /// on must not be pruned.
     pub fn needed_from(&self) -> u64 {
@@ -132,22 +158,6 @@ impl PrivateLedger {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) | Err(_) => self.check_reached(height, &self.shared.status.borrow()),
         }
-    }
-
-    /// Takes the input of the transactions that carried a payload out of their records, when the payload is erased. Everything else
-    /// stays. Returns how many records there were. Before this, make the state that came of it durable
-    /// ([`make_durable`](Self::make_durable)): what is executed again needs its payload.
-    ///
-    /// # Errors
-    /// [`IndexError`]: the storage failed.
-    pub fn forget_input(&self, hash: &PayloadHash) -> Result<usize, IndexError> {
-        let _turn = self.shared.writing.lock();
-        let mut records = self.shared.index.records_of(hash)?;
-        for record in &mut records {
-            record.data = alloy_primitives::Bytes::new();
-            self.shared.index.replace_record(record)?;
-        }
-        Ok(records.len())
     }
 
     /// Removes everything under `dir`, so that private execution begins again with the first block. While no ledger is open there.
@@ -204,9 +214,10 @@ impl PrivateLedger {
     }
 
     /// Takes over what came of the next block.
-    pub(crate) fn commit(&self, commit: BlockCommit) -> Result<(), PrivateFatal> {
+    pub(crate) fn commit(&self, mut commit: BlockCommit) -> Result<(), PrivateFatal> {
         let shared = &self.shared;
-        let _turn = shared.writing.lock();
+        let turn = shared.writing.lock();
+        let erased_meanwhile = self.forget_let_go(&mut commit.records);
         let (mut position, root) = {
             let status = shared.status.borrow();
             (position_of(&status), status.state_root)
@@ -249,6 +260,11 @@ impl PrivateLedger {
             status.waiting = None;
             status.halted = None;
         });
+        drop(turn);
+        if erased_meanwhile {
+            // It cannot be executed again.
+            self.make_durable()?;
+        }
         Ok(())
     }
 

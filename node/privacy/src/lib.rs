@@ -25,8 +25,8 @@
 //! 3. Verify signatures before you hand out [`Terms`]; the rules of privacy flags are judged by them.
 //! 4. Put what [`Simulation`] says into the terms as it is, and name the account in [`Terms::from`] wherever it is known.
 //! 5. Keep public blocks from [`PrivateLedger::needed_from`] on, and the public state of the block before it.
-//! 6. Call [`PrivateLedger::make_durable`] before a payload is erased: what is executed again after a crash needs it. Then
-//!    [`PrivateLedger::forget_input`].
+//! 6. Call [`PrivateLedger::let_go`] before a payload is erased: what is executed again after a crash needs it. And once more
+//!    after it, since it may have been executed meanwhile.
 //! 7. Call [`PrivateLedger::retry_now`] when a payload arrives.
 //! 8. Answer [`HandoverAnswer::Proved`] only with a digest that every named party has signed, and show what
 //!    [`PrivateLedger::handover`] keeps to nobody but the newcomer that it names.

@@ -1,6 +1,6 @@
 //! How far private execution is, and what a read of private state may answer.
 
-use alloy_primitives::B256;
+use alloy_primitives::{Address, B256};
 use quorate_enclave::PayloadHash;
 use quorate_state::ReadError;
 
@@ -26,7 +26,7 @@ pub struct PrivateStatus {
 }
 
 /// A payload that this node is a party of, or may be, and does not have; or one by which a contract was extended to this node whose
-/// state is not here yet, as the reason then says.
+/// state is not here yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
     /// Height of the block.
@@ -35,6 +35,8 @@ pub struct Waiting {
     pub transaction: B256,
     /// The payload.
     pub hash: PayloadHash,
+    /// The contract whose state is waited for. The payload is here then.
+    pub state_of: Option<Address>,
     /// Since when, in milliseconds of Unix time.
     pub since_ms: u64,
     /// Why there is no answer, for people.

@@ -106,8 +106,8 @@ pub trait PrivacyApi: fmt::Debug + Send + Sync {
         note: String,
     ) -> BoxFuture<'_, Result<Erasure, PrivacyError>>;
 
-    /// Goes on without payloads that are not here, and returns how many these were. `note` as of [`erase`](Self::erase); the records
-    /// are among those of erased payloads.
+    /// Goes on without payloads that are not here, or without an extended contract that is not handed over, and returns how many
+    /// these were. `note` as of [`erase`](Self::erase); the records of payloads are among those of erased ones.
     ///
     /// # Errors
     /// [`PrivacyError::Refused`] if private execution does not wait for that payload, or if other members may still have what was

@@ -173,6 +173,8 @@ impl PayloadStore {
                         .put_tombstone(changes, tombstone, Some((&live, old)))?;
                     Some(live.place)
                 }
+                // One that was only moved stands where it stood, in a value that it may share with others.
+                Some(Entry::Erased(erasure)) if erasure.sequence == tombstone.sequence => None,
                 Some(Entry::Erased(_)) | None => {
                     self.index.put_tombstone(changes, tombstone, None)?;
                     None

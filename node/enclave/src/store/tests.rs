@@ -385,16 +385,16 @@ fn a_payload_that_is_given_up_is_not_taken_any_more_and_one_that_is_here_is_not_
     let mut f = Fixture::new();
     let (here, never) = (payload(&[], 1), payload(&[], 2));
     f.store.put(&here.envelope, 1, None).unwrap();
-    let give_up = |f: &Fixture, hash, note: &str| f.store.give_up(hash, note, 7);
-    assert_eq!(give_up(&f, &here.hash, ""), Ok(None));
-    let given_up = give_up(&f, &never.hash, "its sender is gone").unwrap();
-    let record = given_up.clone().unwrap();
+    let both = [here.hash, never.hash];
+    let given_up = f.store.give_up(&both, "its sender is gone", 7).unwrap();
+    assert_eq!(given_up[0], None);
+    let record = given_up[1].clone().unwrap();
     assert_eq!(
         (record.reason, record.note.as_str(), record.erased_at_ms),
         (ErasureReason::GivenUp, "its sender is gone", 7)
     );
     for _ in 0..2 {
-        assert_eq!(give_up(&f, &never.hash, "again"), Ok(given_up.clone()));
+        assert_eq!(f.store.give_up(&both, "again", 8), Ok(given_up.clone()));
         let put = f.store.put(&never.envelope, 8, None);
         assert_eq!(put, Err(StoreError::Erased(record.clone())));
         assert_eq!(
@@ -412,7 +412,38 @@ fn a_payload_that_is_given_up_is_not_taken_any_more_and_one_that_is_here_is_not_
     f.reopen();
     assert_eq!(f.store.get(&never.hash), Ok(Some(Stored::Erased(record))));
     let long = "a".repeat(513);
-    assert!(f.store.give_up(&payload(&[], 3).hash, &long, 9).is_err());
+    assert!(f.store.give_up(&both, &long, 9).is_err());
+}
+
+#[test]
+fn tombstones_that_share_a_value_of_the_index_are_all_listed_after_they_are_moved() {
+    let mut f = Fixture::new();
+    let sealed: Vec<_> = (0..14).map(|n| payload(&[], n)).collect();
+    let put = |f: &Fixture, range: std::ops::Range<usize>| {
+        for sealed in &sealed[range] {
+            f.store.put(&sealed.envelope, 5, None).unwrap();
+        }
+    };
+    // The first of them in one segment with payloads that are erased, so that it is cleaned up, the others in the next.
+    put(&f, 0..2);
+    let given_up: Vec<_> = (100..124).map(|n| payload(&[], n).hash).collect();
+    f.store.give_up(&given_up, "", 7).unwrap();
+    put(&f, 2..14);
+    for sealed in &sealed[..2] {
+        let erased = f.store.erase(&sealed.hash, ErasureReason::Requested, "", 9);
+        assert!(erased.unwrap().is_some());
+    }
+    let erased = sealed[..2].iter().map(|sealed| sealed.hash);
+    let expected: Vec<_> = given_up.iter().copied().chain(erased).collect();
+    let first = f.files()[0].clone();
+    f.store.compact().unwrap();
+    assert!(!f.files().contains(&first));
+    for _ in 0..2 {
+        let erasures = f.store.erasures(None, 1000).unwrap();
+        let listed: Vec<_> = erasures.iter().map(|erasure| erasure.hash).collect();
+        assert_eq!(listed, expected);
+        f.reopen();
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Who lost what by an erasure: whom this node erased payloads of, and what other members say they erased of ours.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
 use quorate_enclave::{NodeKey, PayloadHash, PublicKey};
@@ -9,14 +10,15 @@ use super::{Records, hashes_behind, key};
 use crate::RecordError;
 
 impl Records {
-    /// Remembers whose payloads are going to be erased here. Those that are not erased after all mean nothing. Durable after
+    /// Remembers whose payload is going to be erased here. If it is not erased after all, that means nothing. Durable after
     /// [`make_durable`](Self::make_durable).
-    pub(crate) fn erasing<'a>(
+    pub(crate) fn erasing(
         &self,
-        parties: impl Iterator<Item = (PublicKey, &'a PayloadHash)>,
+        parties: &BTreeSet<PublicKey>,
+        hash: &PayloadHash,
     ) -> Result<(), RecordError> {
         let mut batch = Batch::new();
-        for (party, hash) in parties {
+        for party in parties {
             batch.put(key(b'e', &[party.as_bytes(), hash.as_bytes()]), Vec::new());
         }
         Ok(self.kv.write(batch)?)
@@ -73,17 +75,5 @@ impl Records {
         limit: usize,
     ) -> Result<Vec<PayloadHash>, RecordError> {
         hashes_behind(&*self.kv, key(b'g', &[]), behind, limit)
-    }
-
-    /// What others say of these payloads does not matter any more.
-    pub(crate) fn forget_erased_elsewhere(
-        &self,
-        hashes: &[PayloadHash],
-    ) -> Result<(), RecordError> {
-        let mut batch = Batch::new();
-        for hash in hashes {
-            batch.delete(key(b'g', &[hash.as_bytes()]));
-        }
-        Ok(self.kv.write(batch)?)
     }
 }

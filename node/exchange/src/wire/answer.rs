@@ -47,7 +47,7 @@ pub(crate) enum Answer {
     Page {
         bytes: Bytes,
     },
-    /// Fewer than there may be in one answer: there are no more.
+    /// None: there are no more.
     Groups {
         items: Vec<GroupItem>,
     },

@@ -1,6 +1,7 @@
 //! What was erased, what nobody has any more, and going on without it.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 
 use quorate_chain::{PrivateReference, PublicForm};
 use quorate_enclave::{ErasureReason, NewGroup, PayloadHash, PrivacyFlag};
@@ -35,9 +36,41 @@ async fn send(network: &Network, text: &str, to: &[u64]) -> Distributed {
 async fn what_came_of_a_payload_is_kept_before_it_is_erased_and_its_input_forgotten_after_it() {
     let network = Network::of_four();
     let sent = send(&network, "a", &[2]).await;
+    let state = &network.node(2).state;
+    // As long as that is not sure, nothing is erased.
+    state.holds_on.store(true, Ordering::SeqCst);
+    let refused = erase(&network, 2, sent.hash).await;
+    assert!(matches!(refused, Err(ExchangeError::PrivateState { .. })));
+    party(network.lookup(2, &reference(&sent)).await);
+    state.holds_on.store(false, Ordering::SeqCst);
     erase(&network, 2, sent.hash).await.unwrap();
-    let let_go = network.node(2).state.let_go.lock().unwrap().clone();
+    let let_go = state.let_go.lock().unwrap().clone();
     assert_eq!(let_go, [sent.hash, sent.hash]);
+    // Of what was never here there is nothing to let go of.
+    let hash = unknown_hash();
+    let missing = erase(&network, 2, hash).await;
+    assert_eq!(missing, Err(ExchangeError::Missing { hash }));
+    assert_eq!(state.let_go.lock().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn what_others_erased_is_asked_for_only_by_who_lost_something() {
+    let mut network = Network::of_four();
+    network.set_offline(2, true);
+    let mut how = Distribution::to([network.key(2)]);
+    how.acknowledgements = Acknowledgements::KOfN(0);
+    let sent = network.at(1).distribute(content("a"), how).await.unwrap();
+    erase(&network, 1, sent.hash).await.unwrap();
+    network.set_offline(2, false);
+    // What it does not have is on its way to it, as far as it knows.
+    let two = network.at(2);
+    assert!(two.resync().await.unwrap().complete);
+    assert!(network.requests(2, 1, 10).is_empty());
+    assert_eq!(two.give_up_erased(String::new()).await, Ok(0));
+    assert!(is_unknown(&network.lookup(2, &reference(&sent)).await));
+    network.lose_disk(2).await;
+    assert!(network.at(2).resync().await.unwrap().complete);
+    assert!(!network.requests(2, 1, 10).is_empty());
 }
 
 #[tokio::test]

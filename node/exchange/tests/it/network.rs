@@ -277,6 +277,10 @@ pub struct FakeState {
     pub payloads: Mutex<BTreeSet<PayloadHash>>,
     /// Payloads that were let go of, each time anew.
     pub let_go: Mutex<Vec<PayloadHash>>,
+    /// True: it does not let go.
+    pub holds_on: AtomicBool,
+    /// True: not everything in the chain was executed.
+    pub behind: AtomicBool,
     /// What is to be handed over, by the vote's transaction.
     pub handovers: Mutex<BTreeMap<B256, (HandoverHead, Vec<u8>)>>,
 }
@@ -292,8 +296,14 @@ impl StateView for FakeState {
         Ok(self.payloads.lock().unwrap().contains(payload))
     }
     fn let_go(&self, payloads: &[PayloadHash]) -> Result<(), String> {
+        if self.holds_on.load(Ordering::SeqCst) {
+            return Err("its disk is full".to_owned());
+        }
         self.let_go.lock().unwrap().extend(payloads);
         Ok(())
+    }
+    fn is_current(&self) -> bool {
+        !self.behind.load(Ordering::SeqCst)
     }
     fn handover(&self, transaction: &B256) -> Result<Option<HandoverHead>, String> {
         let handovers = self.handovers.lock().unwrap();

@@ -103,7 +103,7 @@ impl Index {
         self.old_records(from, to).chain(new)
     }
 
-    /// Writes a record again whose input was taken out, durably.
+    /// Writes a record again whose input was taken out. Durable with the next [`barrier`](Self::barrier).
     pub(crate) fn replace_record(&self, record: &PrivateRecord) -> Result<(), IndexError> {
         let mut batch = Batch::new();
         let (key, bytes) = match self.together_with(record.height, record.position)? {
@@ -125,8 +125,7 @@ impl Index {
         for entry in old.skip(kept) {
             batch.delete(entry?.0);
         }
-        self.kv.write(batch)?;
-        Ok(self.kv.barrier()?)
+        Ok(self.kv.write(batch)?)
     }
 
     /// The records that share a value with the one at this position, if it is in this format, and their key.

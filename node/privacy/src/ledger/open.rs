@@ -129,6 +129,8 @@ impl PrivateLedger {
                 writing: Mutex::new(()),
                 flushing: Mutex::new(()),
                 retry: Notify::new(),
+                let_go: Mutex::default(),
+                given_up: Mutex::new(None),
             }),
         })
     }

@@ -177,18 +177,43 @@ async fn an_erased_payload_leaves_a_record_and_its_input_can_be_forgotten() {
     assert_eq!((status.records, status.erased), (3, 1));
 
     let record = party.record(first);
-    party.ledger.make_durable().unwrap();
-    assert_eq!(party.ledger.forget_input(&record.hash), Ok(1));
-    assert_eq!(
-        party.ledger.forget_input(&PayloadHash::from_bytes([9; 64])),
-        Ok(0)
-    );
+    let never = PayloadHash::from_bytes([9; 64]);
+    assert_eq!(party.ledger.let_go(&[record.hash, never]).unwrap(), 1);
+    assert_eq!(party.ledger.let_go(&[record.hash, never]).unwrap(), 0);
+    // Nothing of it has to be executed again, which could not be done.
+    let party = &mut net.parties[1];
+    party.index_kv.crash();
+    party.state_kv.crash();
+    party.reopen();
+    assert_eq!(party.slot(contract), U256::from(1));
     let forgotten = party.record(first);
     assert!(forgotten.data.is_empty());
     assert_eq!(
         (forgotten.outcome, forgotten.digest),
         (record.outcome, record.digest)
     );
+}
+
+#[tokio::test]
+async fn what_is_erased_while_it_is_executed_leaves_no_input_and_is_not_executed_again() {
+    let mut net = Net::new();
+    let send = standard(&[1]);
+    let contract = net.deploy(&send, ADDER).await;
+    net.parties[1].ledger.make_durable().unwrap();
+    let sent = net.send(&send, Some(contract), &word(2));
+    let reference = quorate_chain::private_reference(sent.transaction()).unwrap();
+    let payload = PayloadHash::from_bytes(reference.hash);
+    // As if the executor had it in its hands already.
+    assert_eq!(net.parties[1].ledger.let_go(&[payload]).unwrap(), 0);
+    let transaction = sent.hash();
+    net.mine(vec![sent]).await;
+    let party = &mut net.parties[1];
+    party.index_kv.crash();
+    party.state_kv.crash();
+    party.reopen();
+    assert_eq!(party.slot(contract), U256::from(2));
+    let record = party.record(transaction);
+    assert!(record.data.is_empty() && record.outcome != RecordOutcome::Erased);
 }
 
 #[tokio::test]
@@ -201,6 +226,6 @@ async fn large_inputs_are_kept_in_parts() {
     party.reopen();
     assert_eq!(party.record(hash).data, data);
     let payload = party.record(hash).hash;
-    assert_eq!(party.ledger.forget_input(&payload), Ok(1));
+    assert_eq!(party.ledger.let_go(&[payload]).unwrap(), 1);
     assert!(party.record(hash).data.is_empty());
 }

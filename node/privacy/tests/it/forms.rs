@@ -218,5 +218,5 @@ async fn a_replayed_payload_without_a_named_account_is_executed_for_whoever_send
     net.mine(vec![first, second]).await;
     assert_eq!(net.parties[1].slot(contract), U256::from(10));
     let party = &net.parties[1];
-    assert_eq!(party.ledger.forget_input(&hash), Ok(2));
+    assert_eq!(party.ledger.let_go(&[hash]).unwrap(), 2);
 }

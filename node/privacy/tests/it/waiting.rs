@@ -5,7 +5,9 @@ use std::time::Duration;
 use alloy_primitives::{TxKind, U256};
 use quorate_chain::private_reference;
 use quorate_enclave::{PayloadHash, PrivacyFlag};
-use quorate_privacy::{Lookup, PrivateReadError, PublicChain as _, SimulationRefusal};
+use quorate_privacy::{
+    Lookup, PrivateReadError, PublicChain as _, RecordOutcome, SimulationRefusal,
+};
 
 use crate::world::*;
 
@@ -17,6 +19,30 @@ fn unknown() -> Lookup {
     Lookup::Unknown {
         reason: "no member has sent it".to_owned(),
     }
+}
+
+#[tokio::test]
+async fn what_is_erased_while_its_block_waits_for_another_payload_is_not_executed() {
+    let mut net = Net::new();
+    let send = standard(&[1]);
+    let contract = net.deploy(&send, ADDER).await;
+    let erased = net.send(&send, Some(contract), &word(1));
+    let missing = net.send(&send, Some(contract), &word(2));
+    let erased_hash = erased.hash();
+    let (of_erased, of_missing) = (payload_of(&erased), payload_of(&missing));
+    let party = net.parties[1].clone();
+    let arrived = party.payloads.get(&of_missing).unwrap();
+    party.payloads.set(of_missing, unknown());
+    let running = party.start(&net.chain);
+    let height = net.chain.mine(vec![erased, missing]);
+    party.until(|status| status.waiting.is_some()).await;
+    party.payloads.set(of_erased, Lookup::Erased);
+    party.payloads.set(of_missing, arrived);
+    party.ledger.retry_now();
+    party.arrive(height).await;
+    assert_eq!(party.slot(contract), U256::from(2));
+    assert_eq!(party.record(erased_hash).outcome, RecordOutcome::Erased);
+    running.stop().await.unwrap();
 }
 
 #[tokio::test]

@@ -21,6 +21,9 @@ use super::output;
 /// Entries of one page; the node's own limit is the same.
 const PAGE: u32 = 1_000;
 
+/// For answers that take as long as there are payloads, without `--timeout`.
+const LONG_WAIT: Duration = Duration::from_secs(3_600);
+
 const EXAMPLES: &str = "\
 A payload is named by its hash: 0x and 128 hexadecimal digits as in a transaction's input, or base64 as Tessera writes it. The
 commands ask one node, and tell what that node knows: other parties may know more, or less.
@@ -153,7 +156,7 @@ pub struct GiveUpArgs {
     /// The payload that private execution waits for.
     #[arg(value_name = "PAYLOAD", required_unless_present = "erased")]
     hash: Option<PayloadName>,
-    /// Instead: all that are not here and that another member erased, as `resync` found.
+    /// Instead, after a lost disk: all that are not here and that another member erased, as a resync found.
     #[arg(long, conflicts_with = "hash")]
     erased: bool,
     /// Who decided it, or what else is to be remembered. The record is kept for ever: no personal data.
@@ -342,7 +345,7 @@ impl AlarmsArgs {
 
 impl ResyncArgs {
     async fn run(&self) -> anyhow::Result<()> {
-        let question = self.node.question_for(Duration::from_secs(3_600)).await?;
+        let question = self.node.question_for(LONG_WAIT).await?;
         let done = question
             .ask(v1::ResyncRequest {}, async |client, request| {
                 client.resync(request).await
@@ -391,7 +394,7 @@ impl GiveUpArgs {
         };
         let done = self
             .node
-            .question()
+            .question_for(LONG_WAIT)
             .await?
             .ask(request, async |client, request| {
                 client.give_up(request).await

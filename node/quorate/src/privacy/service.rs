@@ -109,6 +109,9 @@ impl PrivacyService {
                     };
                     return Err(PrivacyError::Refused { reason });
                 }
+                if self.ledger.give_up_state(&hash, &note) {
+                    return Ok(1);
+                }
                 let given_up = self.exchange.give_up(hash, note).await;
                 given_up.map(|_| 1)
             }
@@ -470,14 +473,15 @@ impl StateView for PrivateView {
     }
 
     fn let_go(&self, payloads: &[PayloadHash]) -> Result<(), String> {
-        for payload in payloads {
-            self.private
-                .forget_input(payload)
-                .map_err(|e| e.to_string())?;
-        }
-        // Last: what is executed again after a power loss is not durable, and has its payload still.
-        self.private.make_durable().map_err(|e| e.to_string())?;
-        Ok(())
+        let let_go = self.private.let_go(payloads);
+        let_go.map(drop).map_err(|e| e.to_string())
+    }
+
+    fn is_current(&self) -> bool {
+        let status = self.private.status();
+        status.waiting.is_none()
+            && status.halted.is_none()
+            && status.cursor == self.public.head().height()
     }
 
     fn handover(&self, transaction: &B256) -> Result<Option<HandoverHead>, String> {

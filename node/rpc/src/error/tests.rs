@@ -464,7 +464,7 @@ fn refusals_of_private_transactions_keep_codes_texts_and_data() {
             -32001 NotFound: there is no privacy group "g"
             -32602 InvalidArgument: 2 privacy groups are named "g"; name one by its id
             -32001 NotFound: there is no payload {zeros} on this node
-            -32014 Unavailable: payload {zeros} is not here, and whether this node is a party is not known before it has synchronised with the other members | {{"payload":"{zeros}","reason":"payloadMissing","retryable":true}}
+            -32014 Unavailable: payload {zeros} is not here, and this node may be a party of it: not all members have told it yet what they have, or they erased it | {{"payload":"{zeros}","reason":"payloadMissing","retryable":true}}
             -32000 FailedPrecondition: r
             3 Aborted: execution reverted | 0x01
             -32016 Unavailable: payload was not acknowledged within 9 ms by a, b | {{"nodes":["a","b"],"reason":"notAcknowledged","retryable":true,"waitedMs":9}}

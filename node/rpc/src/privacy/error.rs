@@ -49,9 +49,10 @@ pub enum PrivacyError {
         /// The hash.
         hash: PayloadHash,
     },
-    /// A payload is not here, and nobody can say whether it should be.
+    /// A payload is not here, and this node may be a party of it: it lost its disk, and has not asked every other member yet, or they
+    /// erased it.
     #[error(
-        "payload {hash} is not here, and whether this node is a party is not known before it has synchronised with the other members"
+        "payload {hash} is not here, and this node may be a party of it: not all members have told it yet what they have, or they erased it"
     )]
     PayloadMissing {
         /// The hash.

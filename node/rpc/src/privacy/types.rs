@@ -301,7 +301,7 @@ pub struct MemberResyncView {
     pub known: u64,
     /// Payloads that it named and did not give, or that did not open.
     pub failed: u64,
-    /// Payloads that it says it erased, and that are not here either.
+    /// Payloads that it says it erased, and that were not here either then.
     pub erased: u64,
     /// Why it was not asked to the end.
     pub error: Option<String>,

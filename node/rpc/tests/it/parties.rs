@@ -200,6 +200,7 @@ impl FakePrivacy {
             height: cursor + 1,
             transaction: B256::repeat_byte(9),
             hash: PayloadHash::from_bytes([9; 64]),
+            state_of: None,
             since_ms: 5,
             reason: "no member has it".into(),
         };

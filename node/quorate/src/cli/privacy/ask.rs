@@ -25,7 +25,7 @@ pub struct NodeArgs {
     /// gRPC address of the node.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:50051")]
     grpc: String,
-    /// How long to wait for its answer; without it 60s, for a resync 1h.
+    /// How long to wait for its answer; without it 60s, for a resync and for giving up 1h.
     #[arg(long, value_parser = parse_duration)]
     timeout: Option<Duration>,
     /// As JSON, for scripts.

@@ -63,6 +63,24 @@ fn vote(p: &Parties, from: usize, extension: &str, accept: bool) -> Result<Strin
     step(p, from, VOTE, params, &[])
 }
 
+/// Distributes an accepting vote; the data of the transaction that casts it.
+fn vote_elsewhere(p: &Parties, from: usize, extension: &str) -> Value {
+    let account = p.account(from);
+    let accept = ["extension", "accept", extension, "--from", account];
+    let approved = p.cli(from, &[&accept[..], &["--signed-elsewhere"]].concat());
+    assert_eq!(approved["transaction"], Value::Null);
+    approved["markerData"].clone()
+}
+
+/// Casts it, as soon as somebody leads.
+fn send_marker(p: &Parties, from: usize, data: &Value) -> String {
+    let marker = json!([{ "from": p.account(from), "to": PRECOMPILE, "data": data }]);
+    p.wait("the others have a leader", || {
+        let answer = p.c.try_rpc(from, "eth_sendTransaction", marker.clone());
+        answer.ok()?["result"].as_str().map(str::to_owned)
+    })
+}
+
 /// A step that succeeded on all these nodes.
 fn assert_done(p: &Parties, nodes: &[usize], transaction: &str) {
     for i in nodes {
@@ -313,6 +331,42 @@ fn a_newcomer_without_its_enclave_votes_later_and_takes_the_contract_later() {
     p.finish();
 }
 
+/// A party that is to vouch for the contract is gone: the newcomer goes on without the contract when its operator says so, and can be
+/// offered it again.
+#[test]
+fn a_newcomer_goes_on_without_a_contract_that_nobody_vouches_for_when_it_is_told_to() {
+    let mut p = Parties::of(Form::Marker);
+    let contract = p.deploy(0, &[1], &deploying_with(STORE, 42));
+    let address = contract.address.clone();
+    let own = p.deploy(2, &[], &deploying_with(STORE, 7));
+    let extension = offer(&p, 0, &address, 2, &[1]);
+    let data = vote_elsewhere(&p, 2, &extension);
+    p.c.kill(1);
+    let voted = send_marker(&p, 2, &data);
+    let payload = p.payload_hash(&voted);
+    p.wait("the newcomer waits for the contract", || {
+        let waiting = p.cli(2, &["status"])["waiting"].clone();
+        (waiting["payload"] == payload.as_str()).then_some(())
+    });
+    let done = p.cli(2, &["give-up", &payload, "--note", "case 12"]);
+    assert_eq!(done["givenUp"], 1);
+    p.wait_number(&[2], &own.address, 7);
+    assert_eq!(states(&p, &[2], &extension), ["refused"]);
+    let refused = p.private_receipt(2, &voted);
+    let reason = refused["failureReason"].as_str().unwrap();
+    assert!(reason.contains("case 12"), "{refused}");
+    p.expect_alarms_about(&voted);
+    p.c.start(1);
+    p.wait_ready();
+    assert_done(&p, &[0, 1], &voted);
+    let extension = offer(&p, 0, &address, 2, &[1]);
+    let voted = vote(&p, 2, &extension, true).unwrap();
+    assert_done(&p, &[0, 1, 2], &voted);
+    p.joined(&contract, 2);
+    p.wait_number(&[0, 1, 2], &address, 42);
+    p.finish();
+}
+
 /// The leader is the party that offered the contract. It dies between the distribution of the vote and its transaction.
 #[test]
 fn a_newcomer_waits_for_a_party_that_died_while_it_led() {
@@ -324,25 +378,9 @@ fn a_newcomer_waits_for_a_party_that_died_while_it_led() {
         p.c.member(&["transfer", "1"]);
         p.wait("node 0 leads", || (p.c.leader() == 0).then_some(()));
     }
-    let approved = p.cli(
-        3,
-        &[
-            "extension",
-            "accept",
-            &extension,
-            "--from",
-            p.account(3),
-            "--signed-elsewhere",
-        ],
-    );
-    assert_eq!(approved["transaction"], Value::Null);
-    let data = approved["markerData"].clone();
+    let data = vote_elsewhere(&p, 3, &extension);
     p.c.kill(0);
-    let marker = json!([{ "from": p.account(3), "to": PRECOMPILE, "data": data }]);
-    let voted = p.wait("the others have a leader", || {
-        let answer = p.c.try_rpc(3, "eth_sendTransaction", marker.clone()).ok()?;
-        answer["result"].as_str().map(str::to_owned)
-    });
+    let voted = send_marker(&p, 3, &data);
     assert_done(&p, &[2], &voted);
     // Only one of the two that are to vouch for it is there.
     let waiting = p.wait("the newcomer waits and says so", || {
