@@ -390,8 +390,10 @@ impl Exchange {
             let last = hashes.last().copied().filter(|_| hashes.len() >= limit);
             let mut erased = Vec::with_capacity(hashes.len());
             for hash in hashes {
-                if matches!(inner.store.get(&hash)?, Some(Stored::Erased(_))) {
-                    erased.push(hash);
+                match inner.store.get(&hash) {
+                    Ok(Some(Stored::Erased(_))) => erased.push(hash),
+                    Ok(_) | Err(StoreError::Damaged { .. }) => {}
+                    Err(e) => return Err(e.into()),
                 }
             }
             Ok((erased, last.map(Place::BehindHash)))

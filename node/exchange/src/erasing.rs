@@ -19,8 +19,8 @@ use crate::{Exchange, ExchangeError, RecordError, StateView};
 
 /// Payloads that are erased, or given up, at one go.
 const BATCH: usize = 256;
-/// How much longer than its time a payload is kept that was not executed here, or that a recipient has not got yet, in milliseconds.
-/// If it were erased at its time, a transaction that comes late would be executed by some parties and not by others.
+/// How much longer than its time a payload is kept that was not executed here, or that a recipient has not got yet, in milliseconds of
+/// the chain's time. If it were erased at its time, a transaction that comes late would be executed by some parties and not by others.
 const UNFINISHED_KEPT_MS: u64 = 7 * 24 * 60 * 60 * 1000;
 /// Pause between two looks for payloads whose time is over; and when many had to be kept, which would be looked at each time.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -224,29 +224,40 @@ impl Inner {
         let page = self.store.expired(now, behind, BATCH)?;
         let mut due = Vec::new();
         if let Some(view) = self.state_view() {
-            // Asked first: what is not executed then is in no block.
-            let current = view.is_current();
+            // Asked first: what is not executed then is in no block up to that time.
+            let executed_until = view.executed_until_ms();
             for (at_ms, hash) in &page {
-                if is_due(*at_ms, now, current, || self.is_finished(&*view, hash)) {
+                let finished = || self.is_finished(&*view, hash);
+                if is_due(*at_ms, now, executed_until, finished) {
                     due.push(*hash);
                 }
             }
         }
-        let kept = page.len() - due.len();
-        match self.erase(&due, ErasureReason::Expired, "") {
-            // Whoever executes notices by itself that its storage fails. Nothing is erased until it works again.
-            Err(ExchangeError::PrivateState { reason }) => {
-                tracing::error!(
-                    reason,
-                    "expired payloads are kept: private state does not let go of them"
-                );
-            }
-            erased => drop(erased?),
-        }
+        let erased = match self.erase(&due, ErasureReason::Expired, "") {
+            // One of them may be to blame.
+            Err(ExchangeError::PrivateState { .. }) => self.erase_one_by_one(&due)?,
+            erased => erased?.len(),
+        };
         Ok(Page {
             next: page.last().copied().filter(|_| page.len() == BATCH),
-            kept,
+            kept: page.len().saturating_sub(erased),
         })
+    }
+
+    /// Erases those that private state lets go of. Returns how many these were.
+    fn erase_one_by_one(&self, due: &[PayloadHash]) -> Result<usize, ExchangeError> {
+        let mut erased = 0;
+        for hash in due {
+            match self.erase(&[*hash], ErasureReason::Expired, "") {
+                Ok(records) => erased += records.len(),
+                // Whoever executes notices by itself that its storage fails.
+                Err(ExchangeError::PrivateState { reason }) => {
+                    kept(hash, &reason);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(erased)
     }
 
     /// True if a payload was executed here, and everyone has it that this node sends it to.
@@ -270,15 +281,16 @@ fn kept(hash: &PayloadHash, reason: &str) -> bool {
     false
 }
 
-/// `current`: everything in the chain was executed here.
+/// What is not finished is long over by the time of the chain, not of this machine: a node that was away has not seen yet what came.
 fn is_due(
     expires_at_ms: u64,
     now_ms: u64,
-    current: bool,
+    executed_until_ms: Option<u64>,
     is_finished: impl FnOnce() -> bool,
 ) -> bool {
-    let long_over = now_ms >= expires_at_ms.saturating_add(UNFINISHED_KEPT_MS);
-    now_ms >= expires_at_ms && (long_over && current || is_finished())
+    let long_over = expires_at_ms.saturating_add(UNFINISHED_KEPT_MS);
+    now_ms >= expires_at_ms
+        && (executed_until_ms.is_some_and(|until| until >= long_over) || is_finished())
 }
 
 #[cfg(test)]
@@ -286,15 +298,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_payload_that_is_still_needed_is_kept_a_week_longer_and_while_execution_is_behind() {
-        let due = |now, current, finished| is_due(1_000, now, current, || finished);
+    fn a_payload_that_is_still_needed_is_kept_until_the_chain_is_a_week_older() {
+        let due = |now, until, finished| is_due(1_000, now, until, || finished);
         let week_later = 1_000 + UNFINISHED_KEPT_MS;
-        for current in [false, true] {
-            assert!(!due(999, current, true));
-            assert!(due(1_000, current, true));
-            assert!(!due(1_000, current, false));
-            assert!(!due(week_later - 1, current, false));
-            assert_eq!(due(week_later, current, false), current);
+        for until in [None, Some(1_000), Some(week_later - 1)] {
+            assert!(!due(999, until, true));
+            assert!(due(1_000, until, true));
+            assert!(!due(u64::MAX, until, false));
         }
+        assert!(due(1_000, Some(week_later), false));
+        assert!(!due(999, Some(week_later), false));
     }
 }

@@ -144,7 +144,7 @@ impl Exchange {
         for damaged in store.damaged_at_open() {
             // A payload of ours may be lost: as long as nobody looked, absence proves nothing.
             tracing::error!(file = %damaged.file.display(), offset = damaged.offset, reason = damaged.reason, "a stored payload is damaged; the store counts as incomplete");
-            records.set_complete(false)?;
+            records.set_incomplete()?;
         }
         metrics::complete(records.is_complete());
         let inner = Inner {
@@ -201,15 +201,10 @@ impl Exchange {
     /// # Errors
     /// [`ExchangeError::Records`].
     pub async fn mark_incomplete(&self) -> Result<(), ExchangeError> {
-        self.set_complete(false).await?;
-        self.inner.completion_wake.notify_one();
-        Ok(())
-    }
-
-    pub(crate) async fn set_complete(&self, complete: bool) -> Result<(), ExchangeError> {
-        self.blocking(move |inner| Ok(inner.records.set_complete(complete)?))
+        self.blocking(|inner| Ok(inner.records.set_incomplete()?))
             .await?;
-        metrics::complete(complete);
+        metrics::complete(false);
+        self.inner.completion_wake.notify_one();
         Ok(())
     }
 

@@ -96,6 +96,9 @@ impl Exchange {
             Err(ExchangeError::Group(e @ GroupError::Malformed { .. })) => {
                 Ok(Err((RefusalCode::Malformed, e.to_string())))
             }
+            Err(ExchangeError::Group(e @ GroupError::Full { .. })) => {
+                Ok(Err((RefusalCode::Busy, e.to_string())))
+            }
             Err(e) => Err(e),
         }
     }

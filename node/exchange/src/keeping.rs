@@ -7,6 +7,7 @@ use quorate_privacy::{Content, SignedTerms};
 
 use crate::cache::OpenedPayload;
 use crate::clock::now_ms;
+use crate::exchange::Inner;
 use crate::keeper::{Kept, ToKeep};
 use crate::package::Package;
 use crate::{Exchange, ExchangeError, metrics};
@@ -86,11 +87,18 @@ impl Exchange {
 
     /// When a payload is to be erased, if the group that it was sent to says so.
     pub(crate) fn expires_at_ms(&self, terms: &SignedTerms) -> Result<Option<u64>, ExchangeError> {
+        let lives = self.inner.lives_ms(terms)?;
+        Ok(lives.map(|ms| now_ms().saturating_add(ms)))
+    }
+}
+
+impl Inner {
+    /// How long a payload with these terms lives, if its group says so.
+    pub(crate) fn lives_ms(&self, terms: &SignedTerms) -> Result<Option<u64>, ExchangeError> {
         let Some(id) = &terms.terms.group else {
             return Ok(None);
         };
-        let group = self.inner.groups.get(id)?;
-        let lives = group.and_then(|group| group.payloads_live_ms);
-        Ok(lives.map(|ms| now_ms().saturating_add(ms)))
+        let group = self.groups.get(id)?;
+        Ok(group.and_then(|group| group.payloads_live_ms))
     }
 }

@@ -133,8 +133,9 @@ pub trait StateView: Send + Sync + fmt::Debug {
     /// What the storage said.
     fn let_go(&self, payloads: &[PayloadHash]) -> Result<(), String>;
 
-    /// True if everything in the chain so far was executed here, as far as it is private and ours.
-    fn is_current(&self) -> bool;
+    /// Time of the last block, in milliseconds since 1970, if everything up to it that is private and ours was executed here. `None`
+    /// while execution is behind.
+    fn executed_until_ms(&self) -> Option<u64>;
 
     /// What came of an accepting vote here; `None` if it was not executed here, or not yet. May wait for the disk.
     ///

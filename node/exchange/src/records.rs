@@ -48,6 +48,8 @@ pub(crate) struct Records {
 #[derive(Debug)]
 struct State {
     complete: bool,
+    /// How often something was lost since the start.
+    losses: u64,
     history_known: bool,
     history: Arc<BTreeMap<PublicKey, Known>>,
     first_alarm: u64,
@@ -103,10 +105,34 @@ impl Records {
         self.state.lock().complete
     }
 
-    pub(crate) fn set_complete(&self, complete: bool) -> Result<(), RecordError> {
-        self.put(key(b'c', &[]), vec![u8::from(complete)])?;
+    /// The payload store may lack something from now on.
+    pub(crate) fn set_incomplete(&self) -> Result<(), RecordError> {
+        let mut state = self.state.lock();
+        self.put(key(b'c', &[]), vec![0])?;
+        state.complete = false;
+        state.losses = state.losses.wrapping_add(1);
+        drop(state);
+        self.make_durable()
+    }
+
+    /// What to give to [`complete`](Self::complete) when everyone was asked; `None` if the store is complete.
+    pub(crate) fn incomplete_since(&self) -> Option<u64> {
+        let state = self.state.lock();
+        (!state.complete).then_some(state.losses)
+    }
+
+    /// The payload store lacks nothing of what it lacked then. If something was lost since, it stays incomplete.
+    pub(crate) fn complete(&self, since: u64) -> Result<(), RecordError> {
+        {
+            let state = self.state.lock();
+            if state.losses != since {
+                return Ok(());
+            }
+            self.put(key(b'c', &[]), vec![1])?;
+        }
         self.make_durable()?;
-        self.state.lock().complete = complete;
+        let mut state = self.state.lock();
+        state.complete = state.losses == since;
         Ok(())
     }
 
@@ -324,6 +350,7 @@ fn read_state(kv: &dyn Kv) -> Result<State, RecordError> {
     let next_alarm = end(Direction::Descending)?.map_or(1, |last| last.saturating_add(1));
     Ok(State {
         complete,
+        losses: 0,
         history_known: kv.get(&key(b'h', &[]))?.is_some(),
         history: Arc::new(history),
         first_alarm: end(Direction::Ascending)?.unwrap_or(next_alarm),

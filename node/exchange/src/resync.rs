@@ -1,15 +1,19 @@
 //! Asking every other member for all that it has for us: after the disk was lost, or when it turned out to be older than our word.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use quorate_enclave::{PayloadHash, PublicKey, Stored};
 
 use crate::fetch::{FetchFailed, Fetched};
 use crate::wire::{Answer, FETCH_MAX, LIST_MAX, Place, Request};
-use crate::{Exchange, ExchangeError, MemberKeys, MemberResync, ResyncReport};
+use crate::{Exchange, ExchangeError, MemberKeys, MemberResync, ResyncReport, metrics};
 
 /// Most pages of one member's listing for one key: 100 million payloads.
 const PAGES_MAX: usize = 100_000;
+
+/// How long a member may take to tell all its groups.
+const GROUPS_WITHIN: Duration = Duration::from_secs(60);
 
 /// What a member is asked to list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,31 +43,40 @@ impl Exchange {
             self.learn_keys(member).await?;
         }
         let keys = self.every_own_key().await?;
-        let lost = !self.is_complete();
+        let lost = self.inner.records.incomplete_since();
         let mut not_told = BTreeMap::new();
-        if lost {
-            // Before payloads, whoever gives them: a group says how long they live.
-            for member in &others {
-                if let Some(reason) = self.resync_groups(&members, member, &keys).await? {
-                    not_told.insert(member.raft_id, reason);
-                }
-            }
+        if lost.is_some() {
+            // Before payloads: a group says how long they live.
+            let asked = others.iter().map(|member| async {
+                let told = self.resync_groups(&members, member, &keys);
+                let told = tokio::time::timeout(GROUPS_WITHIN, told).await;
+                let late = || "it did not tell its groups in time".to_owned();
+                let reason = told.unwrap_or_else(|_| Ok(Some(late())))?;
+                Ok::<_, ExchangeError>(reason.map(|reason| (member.raft_id, reason)))
+            });
+            let asked = futures::future::try_join_all(asked).await?;
+            not_told.extend(asked.into_iter().flatten());
         }
         let asked = others
             .iter()
-            .map(|member| self.resync_with(member, &keys, lost));
+            .map(|member| self.resync_with(member, &keys, lost.is_some()));
         let mut reports = futures::future::try_join_all(asked).await?;
         for report in &mut reports {
             let groups = not_told.remove(&report.raft_id);
             report.error = report.error.take().or(groups);
         }
-        let complete = reports.iter().all(MemberResync::is_complete);
+        let mut complete = reports.iter().all(MemberResync::is_complete);
         if complete {
             if !self.inner.records.history_known() {
                 self.blocking(|inner| Ok(inner.records.set_history_known()?))
                     .await?;
             }
-            self.set_complete(true).await?;
+            if let Some(since) = lost {
+                self.blocking(move |inner| Ok(inner.records.complete(since)?))
+                    .await?;
+                metrics::complete(self.is_complete());
+            }
+            complete = self.is_complete();
         }
         Ok(ResyncReport {
             members: reports,
@@ -233,13 +246,21 @@ impl Exchange {
                     // Erased on purpose, and not to come back.
                     Ok(Some(Stored::Erased(_))) => true,
                     Ok(Some(Stored::Held {
-                        envelope, beside, ..
+                        envelope,
+                        beside,
+                        expires_at_ms,
+                        ..
                     })) => {
                         // Of what we sent we also want to know to whom: the boxes say it.
                         let we_sent = envelope.context().sender_node == node;
                         let known = envelope.recipients().any(|key| theirs.contains(&key));
                         let terms = inner.terms(&hash, beside.as_ref())?;
-                        terms.is_some() && (!we_sent || known)
+                        // Else it came before its group was known.
+                        let lives = terms
+                            .as_ref()
+                            .map_or(Ok(None), |terms| inner.lives_ms(terms))?;
+                        let expires = expires_at_ms.is_some() || lives.is_none();
+                        terms.is_some() && (!we_sent || known) && expires
                     }
                     Err(quorate_enclave::StoreError::Damaged { .. }) => false,
                     Err(e) => return Err(e.into()),

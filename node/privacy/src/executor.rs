@@ -270,7 +270,9 @@ impl PrivateExecutor {
         let mut waited = false;
         loop {
             let payloads = Arc::clone(&self.payloads);
-            let answer = match self.ledger.take_given_up(&wanted.payload) {
+            let given_up = self.ledger.take_given_up(&wanted.payload);
+            let decided = given_up.is_some();
+            let answer = match given_up {
                 Some(why) => HandoverAnswer::Refused {
                     reason: format!("this node does without it: {why}"),
                 },
@@ -283,8 +285,15 @@ impl PrivateExecutor {
                 HandoverAnswer::Missing { reason } => reason,
                 answer => {
                     let (ledger, wanted) = (self.ledger.clone(), wanted.clone());
-                    let kept = blocking(move || ledger.keep_answer(&wanted, answer)).await?;
-                    match kept {
+                    let kept = blocking(move || {
+                        let kept = ledger.keep_answer(&wanted, answer)?;
+                        if decided {
+                            // Before whoever decided it is told.
+                            ledger.make_durable()?;
+                        }
+                        Ok(kept)
+                    });
+                    match kept.await? {
                         Ok(()) => break,
                         Err(reason) => reason,
                     }
@@ -325,6 +334,7 @@ impl PrivateExecutor {
             tracing::info!(height = wanted.height, "private execution goes on");
             metrics::waiting(false);
         }
+        self.ledger.waits_no_longer();
         Ok(())
     }
 
@@ -464,10 +474,22 @@ fn scan(chain: &dyn PublicChain, from: u64, blocks: u64) -> Result<Scan, Private
     Ok(Scan::Window(Window { planned, through }))
 }
 
-/// Asks about a whole block once more: what was here at first may have been erased while something else was waited for.
+/// Asks again for those that were unknown, and when none is left for the whole block: what was here at first may have been erased
+/// meanwhile.
 async fn ask_again(payloads: &Arc<dyn Payloads>, found: Found, lookups: usize) -> Found {
-    let references = found.into_iter().map(|(reference, _)| reference);
-    resolve(payloads.as_ref(), references.collect(), lookups).await
+    let is_unknown = |(_, resolved): &(Reference, Resolved)| match resolved {
+        Resolved::Unknown { .. } => true,
+        Resolved::NotAParty | Resolved::Erased | Resolved::Ready(_) => false,
+    };
+    let references = |found: Found| found.into_iter().map(|(reference, _)| reference).collect();
+    let (unknown, mut known): (Found, Found) = found.into_iter().partition(is_unknown);
+    let asked = resolve(payloads.as_ref(), references(unknown), lookups).await;
+    known.extend(asked);
+    known.sort_by_key(|(reference, _)| reference.position);
+    if known.iter().any(is_unknown) {
+        return known;
+    }
+    resolve(payloads.as_ref(), references(known), lookups).await
 }
 
 fn first_unknown(height: u64, found: &Found) -> Option<Waiting> {

@@ -117,18 +117,21 @@ impl PrivateLedger {
     }
 
     /// Execution waits for the state of a contract that was extended to this node by this payload: it goes on without, and the
-    /// extension ends as refused here. The parties have it as done, and may offer it again. False if execution does not wait for that.
-    pub fn give_up_state(&self, payload: &PayloadHash, why: &str) -> bool {
-        let waits = {
-            let status = self.shared.status.borrow();
+    /// extension ends as refused here, durably when this returns. The parties have it as done, and may offer it again. False if
+    /// execution does not wait for that.
+    pub async fn give_up_state(&self, payload: &PayloadHash, why: &str) -> bool {
+        let waits = |status: &PrivateStatus| {
             let waiting = status.waiting.as_ref();
             waiting.is_some_and(|waiting| waiting.hash == *payload && waiting.state_of.is_some())
         };
-        if waits {
-            *self.shared.given_up.lock() = Some((*payload, why.to_owned()));
-            self.retry_now();
+        let mut status = self.watch();
+        if !waits(&status.borrow()) {
+            return false;
         }
-        waits
+        *self.shared.given_up.lock() = Some((*payload, why.to_owned()));
+        self.retry_now();
+        // The sender lives as long as this ledger.
+        status.wait_for(|status| !waits(status)).await.is_ok()
     }
 
     /// Why execution is to go on without the state that this vote is for, if it is. Says so once.
@@ -211,6 +214,13 @@ impl PrivateLedger {
             status.waiting = None;
             status.halted = None;
         });
+    }
+
+    /// What execution waited for is here.
+    pub(crate) fn waits_no_longer(&self) {
+        self.shared
+            .status
+            .send_modify(|status| status.waiting = None);
     }
 
     /// Takes over what came of the next block.

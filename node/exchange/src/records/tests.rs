@@ -104,7 +104,17 @@ fn completeness_and_known_keys_survive_and_depend_on_how_the_store_began() {
         let records = open();
         assert_eq!(records.is_complete(), empty);
         assert_eq!(records.history_known(), empty);
-        records.set_complete(!empty).unwrap();
+        match records.incomplete_since() {
+            None => records.set_incomplete().unwrap(),
+            Some(since) => {
+                // Something is lost while everyone is asked.
+                records.set_incomplete().unwrap();
+                records.complete(since).unwrap();
+                assert!(!records.is_complete());
+                records.complete(since + 1).unwrap();
+            }
+        }
+        assert_eq!(records.is_complete(), !empty);
         records.set_history_known().unwrap();
         let nodes = [NodeKey::from([3; 33]), NodeKey::from([4; 33])];
         let tell = |n: u8, node: usize, seen| {

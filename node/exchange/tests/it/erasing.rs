@@ -110,6 +110,50 @@ async fn a_payload_expires_when_it_was_executed_and_everyone_has_it() {
     for kept in [&waits, &undelivered] {
         party(network.lookup(1, &reference(kept)).await);
     }
+    // Neither is of use any more when the chain is a week older and everything in it was executed.
+    let state = &network.node(1).state;
+    *state.executed_until_ms.lock().unwrap() = Some(u64::MAX);
+    network.run(1);
+    for gone in [&waits, &undelivered] {
+        wait_until("the others expired", async || {
+            network.lookup(1, &reference(gone)).await == Lookup::Erased
+        })
+        .await;
+    }
+    network.stop(1).await;
+}
+
+#[tokio::test]
+async fn a_payload_that_came_before_its_group_was_known_expires_all_the_same() {
+    let mut network = Network::of_four();
+    let new = NewGroup {
+        name: "loans".to_owned(),
+        description: String::new(),
+        members: BTreeSet::from([network.key(1), network.key(2)]),
+        payloads_live_ms: Some(1),
+    };
+    let made = network.at(1).create_group(new).await.unwrap();
+    let mut how = Distribution::to([]);
+    how.parties.group = Some(made.group.id);
+    let sent = network.at(1).distribute(content("a"), how).await.unwrap();
+    network.lose_disk(2).await;
+    assert!(is_unknown(&network.lookup(2, &reference(&sent)).await));
+    network.run(2);
+    wait_until("the payload is fetched", async || {
+        matches!(network.lookup(2, &reference(&sent)).await, Lookup::Party(_))
+    })
+    .await;
+    network.stop(2).await;
+    let state = &network.node(2).state;
+    state.payloads.lock().unwrap().insert(sent.hash);
+    assert!(network.at(2).resolve_group("loans").is_err());
+    assert!(network.at(2).resync().await.unwrap().complete);
+    network.run(2);
+    wait_until("the payload expired", async || {
+        network.lookup(2, &reference(&sent)).await == Lookup::Erased
+    })
+    .await;
+    network.stop(2).await;
 }
 
 #[tokio::test]

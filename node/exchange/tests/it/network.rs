@@ -279,8 +279,8 @@ pub struct FakeState {
     pub let_go: Mutex<Vec<PayloadHash>>,
     /// True: it does not let go.
     pub holds_on: AtomicBool,
-    /// True: not everything in the chain was executed.
-    pub behind: AtomicBool,
+    /// Time of the last block, if everything was executed.
+    pub executed_until_ms: Mutex<Option<u64>>,
     /// What is to be handed over, by the vote's transaction.
     pub handovers: Mutex<BTreeMap<B256, (HandoverHead, Vec<u8>)>>,
 }
@@ -302,8 +302,8 @@ impl StateView for FakeState {
         self.let_go.lock().unwrap().extend(payloads);
         Ok(())
     }
-    fn is_current(&self) -> bool {
-        !self.behind.load(Ordering::SeqCst)
+    fn executed_until_ms(&self) -> Option<u64> {
+        *self.executed_until_ms.lock().unwrap()
     }
     fn handover(&self, transaction: &B256) -> Result<Option<HandoverHead>, String> {
         let handovers = self.handovers.lock().unwrap();

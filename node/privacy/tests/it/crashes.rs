@@ -203,11 +203,14 @@ async fn what_is_erased_while_it_is_executed_leaves_no_input_and_is_not_executed
     let sent = net.send(&send, Some(contract), &word(2));
     let reference = quorate_chain::private_reference(sent.transaction()).unwrap();
     let payload = PayloadHash::from_bytes(reference.hash);
+    let running = net.parties[1].start(&net.chain);
     // As if the executor had it in its hands already.
     assert_eq!(net.parties[1].ledger.let_go(&[payload]).unwrap(), 0);
     let transaction = sent.hash();
-    net.mine(vec![sent]).await;
+    let height = net.chain.mine(vec![sent]);
+    net.parties[1].arrive(height).await;
     let party = &mut net.parties[1];
+    running.kill(party).await;
     party.index_kv.crash();
     party.state_kv.crash();
     party.reopen();

@@ -62,7 +62,7 @@ pub enum PrivacyCommand {
     Resync(ResyncArgs),
     /// Erase a payload on this node for ever. Its hash stays on the chain, and a record of the erasure here.
     Erase(EraseArgs),
-    /// Go on without payloads that are not here and do not come: what private state becomes is this node's own.
+    /// Go on without payloads that do not come, or a contract that is not handed over: what private state becomes is this node's own.
     GiveUp(GiveUpArgs),
     /// What was erased on this node, and what it goes on without.
     Erasures(PlainArgs),

@@ -109,7 +109,7 @@ impl PrivacyService {
                     };
                     return Err(PrivacyError::Refused { reason });
                 }
-                if self.ledger.give_up_state(&hash, &note) {
+                if self.ledger.give_up_state(&hash, &note).await {
                     return Ok(1);
                 }
                 let given_up = self.exchange.give_up(hash, note).await;
@@ -477,11 +477,12 @@ impl StateView for PrivateView {
         let_go.map(drop).map_err(|e| e.to_string())
     }
 
-    fn is_current(&self) -> bool {
+    fn executed_until_ms(&self) -> Option<u64> {
         let status = self.private.status();
-        status.waiting.is_none()
-            && status.halted.is_none()
-            && status.cursor == self.public.head().height()
+        let head = self.public.head();
+        let current = status.waiting.is_none() && status.halted.is_none();
+        let current = current && status.cursor == head.height();
+        current.then(|| head.block.header().timestamp.saturating_mul(1_000))
     }
 
     fn handover(&self, transaction: &B256) -> Result<Option<HandoverHead>, String> {
