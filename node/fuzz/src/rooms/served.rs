@@ -139,7 +139,7 @@ fn json_seeds() -> Vec<Vec<u8>> {
 }
 
 /// Methods that answer once, by their place in the first byte of an input.
-const METHODS: [&str; 32] = [
+const METHODS: [&str; 33] = [
     "/quorate.v1.Ledger/SubmitTransaction",
     "/quorate.v1.Ledger/GetTransaction",
     "/quorate.v1.Ledger/GetReceipt",
@@ -172,6 +172,7 @@ const METHODS: [&str; 32] = [
     "/quorate.v1.Privacy/CancelExtension",
     "/quorate.v1.Privacy/ListExtensions",
     "/quorate.v1.Privacy/GetExtension",
+    "/quorate.v1.Privacy/GiveUp",
 ];
 
 /// A request to the server. Taken: an answer.
@@ -252,6 +253,10 @@ fn private_messages(transaction: &bytes::Bytes) -> Vec<(u8, Vec<u8>)> {
         name: String::new(),
     };
     let payload = v1::PayloadRequest { hash: hash.clone() };
+    let given_up = v1::GiveUpRequest {
+        what: Some(v1::give_up_request::What::Hash(hash.clone())),
+        note: "its sender is gone".into(),
+    };
     let deliveries = v1::DeliveriesRequest { hash };
     let receipt = v1::PrivateReceiptRequest {
         hash: transaction.clone(),
@@ -268,6 +273,7 @@ fn private_messages(transaction: &bytes::Bytes) -> Vec<(u8, Vec<u8>)> {
         (21, found.encode_to_vec()),
         (25, receipt.encode_to_vec()),
         (26, contract.encode_to_vec()),
+        (32, given_up.encode_to_vec()),
     ]
 }
 
