@@ -5,9 +5,7 @@ use std::sync::atomic::Ordering;
 
 use quorate_chain::{PrivateReference, PublicForm};
 use quorate_enclave::{ErasureReason, NewGroup, PayloadHash, PrivacyFlag};
-use quorate_exchange::{
-    Acknowledgements, Distributed, Distribution, ExchangeError, Parties, Reception,
-};
+use quorate_exchange::{Acknowledgements, Distributed, Distribution, ExchangeError, Reception};
 use quorate_privacy::Lookup;
 
 use crate::network::{Network, content, is_unknown, party, reference, unknown_hash, wait_until};
@@ -30,6 +28,20 @@ async fn erase(network: &Network, n: u64, hash: PayloadHash) -> Result<(), Excha
 async fn send(network: &Network, text: &str, to: &[u64]) -> Distributed {
     let how = Distribution::to(to.iter().map(|n| network.key(*n)));
     network.at(1).distribute(content(text), how).await.unwrap()
+}
+
+/// To a group of members 1 and 2, "loans", whose payloads live for a millisecond.
+async fn to_short_lived_group(network: &Network) -> Distribution {
+    let new = NewGroup {
+        name: "loans".to_owned(),
+        description: String::new(),
+        members: BTreeSet::from([network.key(1), network.key(2)]),
+        payloads_live_ms: Some(1),
+    };
+    let made = network.at(1).create_group(new).await.unwrap();
+    let mut how = Distribution::to([]);
+    how.parties.group = Some(made.group.id);
+    how
 }
 
 #[tokio::test]
@@ -76,18 +88,7 @@ async fn what_others_erased_is_asked_for_only_by_who_lost_something() {
 #[tokio::test]
 async fn a_payload_expires_when_it_was_executed_and_everyone_has_it() {
     let mut network = Network::of_four();
-    let new = NewGroup {
-        name: "loans".to_owned(),
-        description: String::new(),
-        members: BTreeSet::from([network.key(1), network.key(2)]),
-        payloads_live_ms: Some(1),
-    };
-    let made = network.at(1).create_group(new).await.unwrap();
-    let mut how = Distribution::to([]);
-    how.parties = Parties {
-        keys: BTreeSet::new(),
-        group: Some(made.group.id),
-    };
+    let mut how = to_short_lived_group(&network).await;
     let one = network.at(1);
     let send = |text, how: &Distribution| one.distribute(content(text), how.clone());
     let waits = send("waits", &how).await.unwrap();
@@ -126,15 +127,7 @@ async fn a_payload_expires_when_it_was_executed_and_everyone_has_it() {
 #[tokio::test]
 async fn a_payload_that_came_before_its_group_was_known_expires_all_the_same() {
     let mut network = Network::of_four();
-    let new = NewGroup {
-        name: "loans".to_owned(),
-        description: String::new(),
-        members: BTreeSet::from([network.key(1), network.key(2)]),
-        payloads_live_ms: Some(1),
-    };
-    let made = network.at(1).create_group(new).await.unwrap();
-    let mut how = Distribution::to([]);
-    how.parties.group = Some(made.group.id);
+    let how = to_short_lived_group(&network).await;
     let sent = network.at(1).distribute(content("a"), how).await.unwrap();
     network.lose_disk(2).await;
     assert!(is_unknown(&network.lookup(2, &reference(&sent)).await));
